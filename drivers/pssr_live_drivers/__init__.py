@@ -1,0 +1,1 @@
+"""Sources of frames: simulated scanner, recorded movie, Micro-Manager."""

@@ -1,0 +1,1 @@
+"""Windows: the live viewer and the review of a run."""

@@ -1,0 +1,1 @@
+"""Recording: raw and restored stacks, the acquisition log, the run folder."""

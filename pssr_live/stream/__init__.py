@@ -1,0 +1,1 @@
+"""Streaming: the wire format, the publisher, the control socket, the client (no Qt)."""
