@@ -41,8 +41,8 @@ class PssrLiveError(Exception):
         self.do = do
 
     def __str__(self) -> str:
-        line = f"{self.what}: {self.why}. {self.do}."
-        return " ".join(line.replace("..", ".").split())
+        why = self.why.strip().rstrip(".")
+        return " ".join(f"{self.what}: {why}; {self.do}".split())
 
 
 class UsageError(PssrLiveError):

@@ -91,12 +91,15 @@ class Window:
         The window reaches before the first or past the last frame of the run.
     complete : bool
         False if a frame inside the run is missing from the window (a gap).
+    t_ready_ns : int
+        ``time.monotonic_ns()`` when the last needed frame was in the computer.
     """
 
     frames: tuple[Frame, ...]
     centre: int
     edge: bool
     complete: bool
+    t_ready_ns: int
 
     @property
     def index(self) -> int:

@@ -21,8 +21,6 @@ __all__ = [
     "load_settings",
 ]
 
-SETTINGS_VERSION = 1
-
 EngineName = Literal["auto", "openvino", "onnxruntime"]
 Precision = Literal["fp32", "bf16"]
 Preset = Literal["neuron", "u2os"]
@@ -135,7 +133,7 @@ class RunSettings(_Section, frozen=True):
         Open the viewer; None opens it where it is installed and there is a display.
     """
 
-    version: Literal[1] = SETTINGS_VERSION
+    version: Literal[1] = 1
     scope: str = "sim"
     model: str = "neuron_mf"
     frames: PositiveInt | None = None

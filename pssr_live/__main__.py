@@ -1,0 +1,5 @@
+"""``python -m pssr_live``."""
+
+from pssr_live.cli import main
+
+main()

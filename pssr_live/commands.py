@@ -1,0 +1,175 @@
+"""Subcommands of ``pssr-live``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from pssr_live.errors import ModelError, StorageError, WindowError
+
+__all__ = ["add_commands"]
+
+TEST_PAIR_TOLERANCE = 1e-2
+"""Largest difference of an fp32 engine from the test pair, in standard deviations."""
+
+models = typer.Typer(help="Model packages.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add all subcommands to the root command."""
+    app.command()(view)
+    app.command()(review)
+    app.command()(restore)
+    app.command()(verify)
+    app.command()(doctor)
+    models.command("list")(list_models)
+    models.command("show")(show_model)
+    models.command("verify")(verify_model)
+    app.add_typer(models, name="models")
+
+
+def view(
+    endpoint: Annotated[
+        str | None,
+        typer.Argument(help="Where a daemon streams; by default the newest one is found."),
+    ] = None,
+) -> None:
+    """Open the live viewer; it may be closed and reopened without touching the run."""
+    raise typer.Exit(_window("view")(endpoint))
+
+
+def review(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Look at a run afterwards: raw and restored together, latency and losses."""
+    raise typer.Exit(_window("review")(run))
+
+
+def restore(
+    movie: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Raw stack or any movie that replay takes.")
+    ],
+    out: Annotated[Path, typer.Option(help="OME-TIFF to make.", metavar="FILE")],
+    model: Annotated[str, typer.Option(help="Name of a model or a package folder.")] = "neuron_mf",
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="As for a run.")
+    ] = "auto",
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="As for a run.")] = None,
+) -> None:
+    """Restore a recorded movie: the same code, and the same bytes, as live."""
+    from pssr_live.offline import restore_file
+
+    with _progress() as progress:
+        task = progress.add_task("restoring", total=None)
+        planes = restore_file(
+            movie,
+            out,
+            model=model,
+            engine=engine,
+            precision=precision,
+            on_plane=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{planes} planes restored to {out}")
+
+
+def verify(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Check every plane of a run against its log."""
+    from pssr_live.record.run_folder import RunFolder
+    from pssr_live.record.verify import verify as verify_run
+
+    with _progress() as progress:
+        task = progress.add_task("checking planes", total=None)
+        report = verify_run(
+            RunFolder.open(run),
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    for problem in report.problems:
+        typer.echo(f"problem: {problem}")
+    typer.echo(f"{report.raw_planes} raw and {report.restored_planes} restored planes checked")
+    if report.problems:
+        raise StorageError(
+            f"run {run}",
+            f"{len(report.problems)} planes or files are not as the log says",
+            "keep the folder as it is and look at the problems listed",
+        )
+
+
+def doctor() -> None:
+    """Say what is installed, what is not, and what that means."""
+    from pssr_live.doctor import examine
+
+    for line in examine():
+        typer.echo(line)
+
+
+def list_models() -> None:
+    """List the installed models."""
+    from pssr_live.model import read_package, shipped_models
+
+    for folder in shipped_models():
+        manifest = read_package(folder).manifest
+        typer.echo(f"{manifest.name:<14}{manifest.version:<9}{manifest.description}")
+
+
+def show_model(
+    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
+) -> None:
+    """Show a model's card: what it was trained on, what it is valid for, how good it is."""
+    from pssr_live.model import find_model
+
+    typer.echo(find_model(model).card())
+
+
+def verify_model(
+    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="As for a run.")
+    ] = "auto",
+) -> None:
+    """Check a package's hashes and run its test pair."""
+    from pssr_live.engine.check import check_test_pair
+    from pssr_live.model import find_model
+
+    package = find_model(model)
+    worst, report = check_test_pair(package, engine, None)
+    if not worst <= TEST_PAIR_TOLERANCE:
+        raise ModelError(
+            f"model {package.manifest.name} on {report}",
+            f"it misses its test pair by {worst:.3g} standard deviations",
+            "use another engine, or reinstall the package",
+        )
+    typer.echo(f"{package.manifest.name}: hashes match; test pair reproduced on {report}")
+
+
+def _window(name: str) -> Callable[[Any], int]:
+    """Find a window among the installed ones."""
+    try:
+        (entry,) = entry_points(group="pssr_live.windows", name=name)
+        return cast(Callable[[Any], int], entry.load())
+    except (ImportError, ValueError) as error:
+        raise WindowError(
+            f"the {name} window", f"it is not installed ({error})", 'pip install "pssr-live[gui]"'
+        ) from error
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

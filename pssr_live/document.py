@@ -1,0 +1,119 @@
+"""What a run says about itself: ``run.json``, the log's first line, the status."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from pssr_live import __version__
+from pssr_live.engine.base import EngineReport
+from pssr_live.model import ModelPackage
+from pssr_live.record.log import StartRecord
+from pssr_live.settings import RunSettings
+from pssr_live.source import StreamInfo
+from pssr_live.stream.wire import EngineStatus, RefusedEngine
+
+__all__ = ["engine_status", "run_document", "start_record"]
+
+_LIBRARIES = ("numpy", "openvino", "pyzmq", "tifffile", "msgspec")
+
+
+def run_document(
+    run_id: str,
+    started: datetime,
+    settings: RunSettings,
+    info: StreamInfo,
+    model: ModelPackage,
+    engine: EngineReport,
+) -> dict[str, Any]:
+    """Put together ``run.json`` as it is at the start of a run.
+
+    Parameters
+    ----------
+    run_id : str
+        Identifies the run.
+    started : datetime
+        With time zone.
+    settings : RunSettings
+        What was asked.
+    info : StreamInfo
+        What the source announced.
+    model : ModelPackage
+        What restores.
+    engine : EngineReport
+        What really runs.
+
+    Returns
+    -------
+    dict
+        Plain values; ``summary``, ``reason`` and ``errors`` are filled at the end.
+    """
+    manifest = model.manifest
+    return {
+        "version": 1,
+        "run_id": run_id,
+        "started": started,
+        "settings": msgspec.to_builtins(settings),
+        "source": {**asdict(info), "dtype": str(info.dtype), "metadata": dict(info.metadata)},
+        "model": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "sha256": model.network_sha256,
+            "window_length": manifest.window_length,
+            "scale": manifest.scale,
+            "normalisation": manifest.normalisation,
+            "trained_on": manifest.trained_on,
+        },
+        "engine": asdict(engine),
+        "versions": {
+            "pssr-live": __version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+        "summary": None,
+    }
+
+
+def start_record(
+    run_id: str, started: datetime, info: StreamInfo, model: ModelPackage, engine: EngineReport
+) -> StartRecord:
+    """Put together the log's first line; parameters as `run_document`."""
+    return StartRecord(
+        run_id=run_id,
+        started=started,
+        t_host_ns=time.monotonic_ns(),
+        source=info.source,
+        height=info.height,
+        width=info.width,
+        dtype=str(info.dtype),
+        bits=info.bits,
+        pixel_size_um=info.pixel_size_um,
+        interval_ms=info.interval_ms,
+        channel=info.channel,
+        model=model.manifest.name,
+        model_version=model.manifest.version,
+        model_sha256=model.network_sha256,
+        scale=model.manifest.scale,
+        engine=str(engine),
+        metadata=dict(info.metadata),
+    )
+
+
+def engine_status(report: EngineReport) -> EngineStatus:
+    """Bring the engine's report into the form of the status topic."""
+    return EngineStatus(
+        requested=report.requested,
+        engine=report.engine,
+        device=report.device,
+        precision=report.precision,
+        version=report.version,
+        threads=report.threads,
+        refused=tuple(RefusedEngine(refusal.engine, refusal.why) for refusal in report.refused),
+    )

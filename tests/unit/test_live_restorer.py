@@ -1,0 +1,120 @@
+"""Live is now: the newest window is restored, the ones in between are skipped and counted."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from pssr_live.engine.live import LiveRestorer
+from pssr_live.errors import EngineError
+from pssr_live.frames import Frame, Restored, Window
+from pssr_live.ring import Slots
+
+
+class HeldUp:
+    """Stands in for a Restorer whose engine takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.working = threading.Semaphore(0)
+        self.may_finish = threading.Semaphore(0)
+        self.fails = False
+
+    def restore(self, window: Window, *, live: bool) -> Restored:
+        self.working.release()
+        assert self.may_finish.acquire(timeout=10)
+        if self.fails:
+            raise RuntimeError("out of device memory")
+        return Restored(
+            pixels=window.frames[0].pixels,
+            index=window.index,
+            t_source_ns=0,
+            pixel_size_um=None,
+            channel="",
+            model="m",
+            model_sha256="",
+            engine="held up",
+            engine_ms=0.0,
+            latency_ms=0.0,
+            edge=False,
+            complete=True,
+            live=live,
+        )
+
+
+class Run:
+    def __init__(self) -> None:
+        self.engine = HeldUp()
+        self.slots = Slots(12, 2, 2, np.dtype(np.uint8))
+        self.restored: list[int] = []
+        self.skipped: list[int] = []
+        self.errors: list[EngineError] = []
+        self.live = LiveRestorer(
+            self.engine,  # type: ignore[arg-type]
+            on_restored=lambda restored: self.restored.append(restored.index),
+            on_skipped=self.skipped.append,
+            on_error=self.errors.append,
+        )
+        self.live.start()
+
+    def window(self, index: int) -> Window:
+        pixels = np.zeros((2, 2), np.uint8)
+        frame = self.slots.keep(Frame(pixels, index=index, t_source_ns=0, t_host_ns=0))
+        return Window((frame,), centre=0, edge=False, complete=True, t_ready_ns=0)
+
+    def offer(self, index: int) -> None:
+        self.live.offer(self.window(index))
+
+    def let_finish(self, windows: int) -> None:
+        self.engine.may_finish.release(windows)
+
+
+def test_while_the_engine_works_only_the_newest_window_waits() -> None:
+    run = Run()
+    run.offer(0)
+    assert run.engine.working.acquire(timeout=10)
+    for index in (1, 2, 3):
+        run.offer(index)
+    run.let_finish(2)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 3]
+    assert run.skipped == [1, 2]
+    assert run.slots.lent == 0
+
+
+def test_the_last_windows_of_a_run_are_all_restored() -> None:
+    run = Run()
+    run.offer(0)
+    assert run.engine.working.acquire(timeout=10)
+    run.offer(1)
+    run.let_finish(4)
+    run.live.finish([run.window(2), run.window(3)], timeout_s=10)
+    assert run.restored == [0, 1, 2, 3]
+    assert run.skipped == []
+    assert run.slots.lent == 0
+
+
+def test_an_engine_that_fails_is_reported_once_and_nobody_waits_for_it() -> None:
+    run = Run()
+    run.engine.fails = True
+    run.offer(0)
+    assert run.engine.working.acquire(timeout=10)
+    run.offer(1)
+    run.let_finish(1)
+    run.live.finish([run.window(2)], timeout_s=10)
+    assert run.restored == []
+    assert run.skipped == [0, 1, 2]
+    assert len(run.errors) == 1
+    assert "frame 0: out of device memory" in str(run.errors[0])
+    assert run.slots.lent == 0
+
+
+def test_an_engine_that_hangs_is_an_error_at_the_deadline() -> None:
+    run = Run()
+    run.offer(0)
+    assert run.engine.working.acquire(timeout=10)
+    with pytest.raises(RuntimeError, match="pssr-engine did not end"):
+        run.live.finish([], timeout_s=0.05)
+    run.let_finish(1)
+    run.live.finish([], timeout_s=10)
