@@ -52,6 +52,9 @@ def view(
 
 def review(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Look at a run afterwards: raw and restored together, latency and losses."""
+    from pssr_live.record.run_folder import RunFolder
+
+    RunFolder.open(run)  # a wrong path is said so, also where no window opens
     raise typer.Exit(_window("review")(run))
 
 

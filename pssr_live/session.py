@@ -33,6 +33,7 @@ from pssr_live.source import make_source
 from pssr_live.stream.connection import Connection, remove_connection, write_connection
 from pssr_live.stream.control import ControlServer
 from pssr_live.stream.publisher import Publisher
+from pssr_live.stream.sockets import check_loopback
 from pssr_live.stream.wire import Status
 
 __all__ = ["Phase", "RunResult", "Session"]
@@ -217,6 +218,7 @@ class Session:
         settings = self._settings
         self._model = find_model(settings.model)
         manifest = self._model.manifest
+        check_loopback(settings.control, any_port=True)
         self._publisher = Publisher(settings.publish, self._run_id)
         opened.callback(self._publisher.close)
         self._source = make_source(settings)
