@@ -56,7 +56,7 @@ def test_16_bit_in_16_bit_out_at_four_times_the_sampling(restorer: Restorer) -> 
     assert restored.index == 12
     assert restored.channel == "GFP"
     # The raw intensity scale is kept: the same mean, within what denoising may change.
-    assert restored.pixels.mean() == pytest.approx(raw[2].mean(), rel=0.05)
+    assert restored.pixels.mean() == pytest.approx(raw[2].mean(), rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
