@@ -178,9 +178,10 @@ def load_settings(file: Path | None, overrides: dict[str, Any]) -> RunSettings:
                 f"settings file {file}", str(error), "give a readable TOML file"
             ) from error
     for key, value in overrides.items():
-        if isinstance(value, dict):
+        # A section that is no table stays as it is, for the check below to refuse.
+        if isinstance(value, dict) and isinstance(merged.get(key, {}), dict):
             merged[key] = {**merged.get(key, {}), **value}
-        else:
+        elif not isinstance(value, dict):
             merged[key] = value
     try:
         return msgspec.convert(merged, RunSettings)
