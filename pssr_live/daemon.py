@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +14,7 @@ from types import FrameType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from pssr_live.display import has_display, has_windows
 from pssr_live.errors import WindowError
 from pssr_live.session import RunResult, Session
 from pssr_live.settings import RunSettings
@@ -52,8 +51,8 @@ def run_daemon(settings: RunSettings, console: Console) -> None:
     PssrLiveError
         The first thing that went wrong, after everything that could be saved has been.
     """
-    show = _may_view() if settings.view is None else settings.view
-    if show and not _has_gui():
+    show = has_windows() and has_display() if settings.view is None else settings.view
+    if show and not has_windows():
         raise WindowError(
             "--view", "the viewer is not installed", 'pip install "pssr-live[gui]", or --no-view'
         )
@@ -156,18 +155,6 @@ def _interrupts() -> Iterator[_Interrupts]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
-
-
-def _has_gui() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("pyqtgraph", "PyQt5"))
-
-
-def _may_view() -> bool:
-    """Whether there is a viewer and somewhere to show it."""
-    has_display = sys.platform in {"win32", "darwin"} or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    return has_display and _has_gui()
 
 
 def _open_viewer(endpoint: str) -> None:

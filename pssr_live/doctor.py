@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from pssr_live import __version__
+from pssr_live.display import has_display
 from pssr_live.engine.check import check_test_pair
 from pssr_live.engine.select import AUTO_ORDER
 from pssr_live.errors import PssrLiveError
@@ -41,7 +41,10 @@ def examine() -> Iterator[str]:
     yield from _packages()
     yield f"ok  sources: {', '.join(source_names())}"
     yield from _models_and_engines()
-    yield _display()
+    if has_display():
+        yield "ok  display: there is one"
+    else:
+        yield "--  display: none; no window opens here, all else works"
     yield f"ok  connection files: {runtime_folder()} ({len(list(connections()))} daemons announced)"
 
 
@@ -78,14 +81,6 @@ def _models_and_engines() -> Iterator[str]:
                     f"{report.threads} threads; misses {manifest.name}'s test pair by {worst:.1e} "
                     "standard deviations"
                 )
-
-
-def _display() -> str:
-    if sys.platform in {"win32", "darwin"} or os.environ.get("DISPLAY"):
-        return "ok  display: there is one"
-    if os.environ.get("WAYLAND_DISPLAY"):
-        return "ok  display: Wayland"
-    return "--  display: none; no window opens here, all else works"
 
 
 def _version(name: str) -> str | None:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from pssr_live.stream.wire import Status
+from pssr_live_gui import words
+from pssr_live_gui.words import Situation
+from tests.gui.helpers import status_of
+
+RUNNING = status_of("run")
+
+
+def situation(
+    *,
+    connected: bool = True,
+    status: Status | None = RUNNING,
+    seen: bool = True,
+    frozen: bool = False,
+    quiet_s: float = 0.1,
+) -> Situation:
+    return Situation(connected, status, seen, frozen, quiet_s)
+
+
+def test_no_banner_while_frames_come_in() -> None:
+    assert words.banner(situation()) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "kind", "text"),
+    [
+        (situation(connected=False, status=None, seen=False), "banner", "waiting for a daemon"),
+        (situation(connected=False), "banner-bad", "the daemon went away; showing the last frame"),
+        (situation(seen=False), "banner", "waiting for the first frame"),
+        (situation(quiet_s=60), "banner-bad", "no new frame for 60 s"),
+        (
+            situation(connected=False, status=status_of("r", final=True, frames_recorded=1)),
+            "banner-good",
+            "run finished: 1 frame in /runs/one",
+        ),
+        (situation(status=status_of("r", phase="stopping")), "banner", "the run is stopping"),
+        (situation(frozen=True), "banner", "display frozen, the run goes on"),
+        (situation(frozen=True, connected=False), "banner-bad", "the daemon went away"),
+    ],
+)
+def test_the_banner_says_what_a_user_must_know(now: Situation, kind: str, text: str) -> None:
+    found = words.banner(now)
+    assert found is not None
+    assert found.kind == kind
+    assert text in found.text
+
+
+def test_a_slow_time_lapse_is_not_called_quiet() -> None:
+    slow = status_of("run", fps_raw=0.1)
+    assert words.banner(situation(status=slow, quiet_s=20)) is None
+    assert words.banner(situation(status=slow, quiet_s=80)) is not None
+
+
+def test_the_status_line_names_what_really_runs() -> None:
+    line = words.what_runs(RUNNING)
+    assert line == (
+        "openvino bf16 on Some CPU · raw 3.7, restored 3.6 frames/s · latency 62 ms, p99 81 ms"
+    )
+    assert words.what_runs(status_of("r", engine=None, fps_raw=None)).startswith("engine not ready")
+    assert "onnxruntime: not installed" in words.refused(RUNNING)
+
+
+def test_losses_come_before_warnings() -> None:
+    assert words.trouble(RUNNING) is None
+    found = words.trouble(
+        status_of("r", frames_lost_at_source=1, frames_skipped_live=2, warnings=("old", "new"))
+    )
+    assert found == (
+        "lost",
+        "⚠ 1 frame lost at the source · 2 frames skipped live (restored at the end) · new",
+    )
+    assert words.trouble(status_of("r", warnings=("hot",))) == ("flag", "⚠ hot")
+
+
+def test_pixel_sizes_are_written_as_microscopists_do() -> None:
+    assert words.pixel_size(0.17) == "170 nm/px"
+    assert words.pixel_size(0.0425) == "42.5 nm/px"
+    assert words.pixel_size(1.3) == "1.3 µm/px"
+    assert words.pixel_size(None) == "pixel size unknown"
