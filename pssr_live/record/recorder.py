@@ -1,0 +1,352 @@
+"""Sinks that record: raw frames first, restored frames beside them."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import numpy as np
+
+from pssr_live.errors import SourceError, StorageError
+from pssr_live.frames import Frame, Pixels, Restored
+from pssr_live.model import Manifest
+from pssr_live.record.log import (
+    AcquisitionLog,
+    FrameRecord,
+    LostEvent,
+    RestoredEvent,
+    SkippedLiveEvent,
+)
+from pssr_live.record.ome_xml import raw_stack, restored_stack, truth_stack
+from pssr_live.record.run_folder import RunFolder
+from pssr_live.record.stack import PlaneInfo, StackWriter
+from pssr_live.source import StreamInfo
+
+__all__ = ["PlaneIndex", "RawRecorder", "RestoredRecorder", "crc32"]
+
+RAW_WAIT_S = 30.0
+
+
+class PlaneIndex:
+    """Which plane of the raw stack each source index became; shared by both recorders."""
+
+    def __init__(self) -> None:
+        self._indices = array("q")
+        self._ended = False
+        self._changed = threading.Condition()
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._indices)
+
+    def add(self, index: int) -> None:
+        """Say that the frame of this index has been committed as the next plane."""
+        with self._changed:
+            self._indices.append(index)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Say that no more planes will come; nobody waits for them any longer."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def plane(self, index: int) -> int:
+        """Find the plane of an index; waits while the raw recorder has not got there.
+
+        Raises
+        ------
+        StorageError
+            That raw frame has not been recorded and will not be.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._reached(index), RAW_WAIT_S)
+            plane = bisect_left(self._indices, index)
+            if plane < len(self._indices) and self._indices[plane] == index:
+                return plane
+        raise StorageError(
+            f"restored frame {index} cannot be recorded",
+            "its raw frame is not in the raw stack",
+            "see why raw frames were not recorded",
+        )
+
+    def _reached(self, index: int) -> bool:
+        return bool(self._indices) and self._indices[-1] >= index
+
+
+class RawRecorder:
+    """Records raw frames: their pixels, the ground truth if they carry it, then a line in the log.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where to.
+    log : AcquisitionLog
+        Gets a ``frame`` line for each frame once its plane is safe.
+    planes : PlaneIndex
+        Filled as planes are committed.
+    started : datetime
+        When the acquisition started; with a time zone.
+    annotations : mapping of str to str
+        What to keep with the pixels: the run id.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        log: AcquisitionLog,
+        planes: PlaneIndex,
+        *,
+        started: datetime,
+        annotations: Mapping[str, str],
+    ) -> None:
+        self._folder = folder
+        self._log = log
+        self._planes = planes
+        self._started = started
+        self._annotations = annotations
+        self._truth: StackWriter | None = None
+        self._last_index: int | None = None
+        self._lost = 0
+
+    @property
+    def recorded(self) -> int:
+        """Frames whose planes are safe; may be read from any thread."""
+        return len(self._planes)
+
+    @property
+    def lost(self) -> int:
+        """Frames missing in the source's count so far; may be read from any thread."""
+        return self._lost
+
+    def open(self, info: StreamInfo) -> None:
+        """Make the raw stack.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it.
+        """
+        self._info = info
+        self._raw = StackWriter(self._folder.raw, raw_stack(info, self._started, self._annotations))
+
+    def put(self, item: Frame) -> None:
+        """Record one frame. Once this returns, it survives the death of the process.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it.
+        SourceError
+            Its shape, dtype or index do not follow from what the source said before.
+        """
+        try:
+            self._put(item)
+        except BaseException:
+            self._planes.end()
+            raise
+
+    def skip(self, indices: Sequence[int], reason: str) -> None:
+        """Nothing to do: what is missing is seen in the next frame's index."""
+
+    def close(self) -> None:
+        """Finish the stacks.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take the finished OME-XML; all planes are safe nevertheless.
+        """
+        self._planes.end()
+        try:
+            self._raw.close()
+        finally:
+            if self._truth is not None:
+                self._truth.close()
+
+    def _put(self, frame: Frame) -> None:
+        self._check(frame)
+        info = PlaneInfo(frame.index, frame.t_source_ns)
+        plane = self._raw.committed
+        self._raw.put(plane, frame.pixels, info)
+        recorded_ns = time.monotonic_ns()
+        if frame.truth is not None:
+            self._put_truth(frame.truth, info)
+        self._log_frame(frame, plane, recorded_ns)
+        self._last_index = frame.index
+        self._planes.add(frame.index)
+
+    def _check(self, frame: Frame) -> None:
+        expected = (self._info.height, self._info.width)
+        if frame.pixels.shape != expected or frame.pixels.dtype != self._info.dtype:
+            raise SourceError(
+                f"frame {frame.index} is {frame.pixels.shape} {frame.pixels.dtype}",
+                f"the source announced {expected} {self._info.dtype}",
+                "keep the region of interest and pixel type as they are during a run",
+            )
+        if self._last_index is not None and frame.index <= self._last_index:
+            raise SourceError(
+                f"frame {frame.index} came after frame {self._last_index}",
+                "a source must count its frames upwards",
+                "report this to the driver's author",
+            )
+
+    def _put_truth(self, truth: Pixels, info: PlaneInfo) -> None:
+        if self._truth is None:
+            height, width = truth.shape
+            self._truth = StackWriter(
+                self._folder.truth,
+                truth_stack(
+                    self._info, (height, width), truth.dtype, self._started, self._annotations
+                ),
+            )
+        self._truth.put(self._truth.committed, truth, info)
+
+    def _log_frame(self, frame: Frame, plane: int, recorded_ns: int) -> None:
+        lost = 0 if self._last_index is None else frame.index - self._last_index - 1
+        if lost:
+            self._lost += lost
+            self._log.write(
+                LostEvent(
+                    t_host_ns=frame.t_host_ns,
+                    first_index=frame.index - lost,
+                    last_index=frame.index - 1,
+                )
+            )
+        self._log.write(
+            FrameRecord(
+                index=frame.index,
+                plane=plane,
+                t_source_ns=frame.t_source_ns,
+                t_host_ns=frame.t_host_ns,
+                t_recorded_ns=recorded_ns,
+                crc32=crc32(frame.pixels),
+                lost_before=lost,
+                tags=frame.tags,
+            )
+        )
+
+
+class RestoredRecorder:
+    """Records restored frames in the order of the raw stack, whatever order they come in.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where to.
+    log : AcquisitionLog
+        Gets an event ``restored`` for each frame, and ``skipped_live``.
+    planes : PlaneIndex
+        Filled by the raw recorder.
+    model : Manifest
+        Of the model that restores.
+    started : datetime
+        When the acquisition started; with a time zone.
+    annotations : mapping of str to str
+        What to keep with the pixels besides the model: the run id and the engine.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        log: AcquisitionLog,
+        planes: PlaneIndex,
+        *,
+        model: Manifest,
+        started: datetime,
+        annotations: Mapping[str, str],
+    ) -> None:
+        self._folder = folder
+        self._log = log
+        self._planes = planes
+        self._model = model
+        self._started = started
+        self._annotations = annotations
+        self._restored = 0
+        self._skipped_live = 0
+
+    @property
+    def restored(self) -> int:
+        """Frames written, visible to readers or not yet; may be read from any thread."""
+        return self._restored
+
+    @property
+    def committed(self) -> int:
+        """Planes that readers see; may be read from any thread."""
+        return self._stack.committed
+
+    @property
+    def skipped_live(self) -> int:
+        """Frames that live has skipped; may be read from any thread."""
+        return self._skipped_live
+
+    def open(self, info: StreamInfo) -> None:
+        """Make the restored stack.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it.
+        """
+        self._stack = StackWriter(
+            self._folder.restored,
+            restored_stack(info, self._model, self._started, self._annotations),
+        )
+
+    def put(self, item: Restored) -> None:
+        """Record one restored frame; waits until its raw frame is recorded.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it, or its raw frame will never be recorded.
+        """
+        plane = self._planes.plane(item.index)
+        info = PlaneInfo(item.index, item.t_source_ns, item.edge, item.complete, item.live)
+        self._stack.put(plane, item.pixels, info)
+        self._restored += 1
+        self._log.write(
+            RestoredEvent(
+                index=item.index,
+                plane=plane,
+                t_recorded_ns=time.monotonic_ns(),
+                latency_ms=None if item.latency_ms is None else round(item.latency_ms, 3),
+                engine_ms=round(item.engine_ms, 3),
+                edge=item.edge,
+                complete=item.complete,
+                live=item.live,
+                crc32=crc32(item.pixels),
+            )
+        )
+
+    def skip(self, indices: Sequence[int], reason: str) -> None:
+        """Log frames that live skips."""
+        self._skipped_live += len(indices)
+        self._log.write(
+            SkippedLiveEvent(t_host_ns=time.monotonic_ns(), indices=list(indices), reason=reason)
+        )
+
+    def missing(self) -> list[int]:
+        """List the planes of the raw stack that have no restored plane yet."""
+        return self._stack.missing(len(self._planes))
+
+    def close(self) -> None:
+        """Finish the stack.
+
+        Raises
+        ------
+        StorageError
+            The disk does not take it, or, with the file finished as far as it goes, planes are
+            missing.
+        """
+        self._stack.close(len(self._planes))
+
+
+def crc32(pixels: Pixels) -> int:
+    """Compute the CRC-32 of pixels as they lie in the file: little-endian, row by row."""
+    return zlib.crc32(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
