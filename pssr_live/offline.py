@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import lru_cache
@@ -13,7 +13,7 @@ from pssr_live.engine.restore import Restorer
 from pssr_live.frames import Frame, Restored, Window, read_only
 from pssr_live.model import Manifest, find_model
 from pssr_live.record.ome_xml import restored_stack
-from pssr_live.record.reader import StackReader
+from pssr_live.record.planes import RawPlanes
 from pssr_live.record.stack import PlaneInfo, StackWriter
 from pssr_live.ring import Ring, Slots, plan_window
 from pssr_live.settings import ReplaySettings, RunSettings
@@ -23,50 +23,54 @@ __all__ = ["restore_file", "restore_movie", "restore_planes"]
 
 
 def restore_planes(
-    raw: StackReader, positions: Iterable[int], restorer: Restorer, manifest: Manifest, channel: str
+    raw: RawPlanes,
+    positions: Iterable[int],
+    restorer: Restorer,
+    manifest: Manifest,
+    info: StreamInfo,
 ) -> Iterator[Restored]:
     """Restore chosen planes of a raw stack, from the same windows that live would have used.
 
     Parameters
     ----------
-    raw : StackReader
-        The whole raw stack of the run.
+    raw : RawPlanes
+        The raw stack, finished, or at least a window past the last position.
     positions : iterable of int
         Planes to restore, counted from 0.
     restorer : Restorer
         Prepared for the stack's size.
     manifest : Manifest
         The model's.
-    channel : str
-        Name of the channel.
+    info : StreamInfo
+        What the raw frames are.
 
     Yields
     ------
     Restored
         One per position, ``live=False``.
     """
-    indices: Sequence[int] = raw.indices
     reach = manifest.window_length
 
     @lru_cache(maxsize=2 * reach)
     def frame(position: int) -> Frame:
+        plane = raw.index[position]
         return Frame(
             pixels=read_only(raw.read(position)),
-            index=indices[position],
-            t_source_ns=raw.times_ns[position],
+            index=plane.index,
+            t_source_ns=plane.t_source_ns,
             t_host_ns=0,
-            pixel_size_um=raw.pixel_size_um,
-            channel=channel,
+            pixel_size_um=info.pixel_size_um,
+            channel=info.channel,
         )
 
     for position in positions:
-        near = range(max(0, position - reach), min(len(indices), position + reach + 1))
-        by_index = {indices[candidate]: candidate for candidate in near}
+        near = range(max(0, position - reach), min(len(raw.index), position + reach + 1))
+        by_index = {raw.index[candidate].index: candidate for candidate in near}
         plan = plan_window(
-            indices[position],
+            raw.index[position].index,
             list(by_index),
-            first=indices[0],
-            last=indices[-1],
+            first=raw.index[0].index,
+            last=raw.index[len(raw.index) - 1].index,
             length=manifest.window_length,
             centre=manifest.centre,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +20,8 @@ from pssr_live.frames import Frame, Restored
 from pssr_live.model import ModelPackage
 from pssr_live.offline import restore_planes
 from pssr_live.record.log import AcquisitionLog, RestoredEvent, StopRecord, iter_log
-from pssr_live.record.reader import StackReader
-from pssr_live.record.recorder import PlaneIndex, RawRecorder, RestoredRecorder
+from pssr_live.record.planes import PlaneIndex, RawPlanes
+from pssr_live.record.recorder import RawRecorder, RestoredRecorder
 from pssr_live.record.run_folder import LatencyMs, RunFolder, Summary
 from pssr_live.settings import RunSettings
 from pssr_live.sink import SinkQueue
@@ -86,6 +86,7 @@ class Recording:
         self.folder = RunFolder.create(Path(settings.out), settings.scope, settings.model)
         self._document = run_document(run_id, started, settings, info, model, engine)
         planes = PlaneIndex()
+        self._raw_planes = RawPlanes(self.folder.raw, info, planes)
         with ExitStack() as opened:
             self.folder.write_run_json(self._document)
             self._log = AcquisitionLog(self.folder.log)
@@ -133,20 +134,44 @@ class Recording:
 
     @property
     def frames_restored(self) -> int:
-        """Planes of the restored stack that readers see now."""
-        return self._restored.committed
+        """Frames in the restored stack now; those behind a gap are not visible to readers yet."""
+        return self._restored.restored
 
     def put_raw(self, frame: Frame) -> None:
         """Record a raw frame; waits only while its disk is behind by the whole queue."""
         frame.hold()
         self._raw_queue.put(frame, wait=True)
 
-    def put_restored(self, restored: Restored) -> None:
-        """Record a frame restored live; never waits.
+    def put_restored(self, restored: Restored) -> bool:
+        """Record a restored frame; never waits.
 
-        When its disk is behind by the whole queue, the frame is restored once more at the end.
+        Returns
+        -------
+        bool
+            False if the disk is behind by the whole queue; the frame has to be restored once more.
         """
-        self._restored_queue.put(restored, wait=False)
+        return self._restored_queue.put(restored, wait=False)
+
+    def restore_recorded(self, index: int, restorer: Restorer) -> Restored | None:
+        """Restore a frame that live has skipped, while the run goes on.
+
+        Parameters
+        ----------
+        index : int
+            The source's number of the frame.
+        restorer : Restorer
+            The one that works live.
+
+        Returns
+        -------
+        Restored or None
+            None while the raw stack does not reach past the frame's window.
+        """
+        planes = self._raw_planes.index
+        length = self._model.manifest.window_length
+        if len(planes) == 0 or planes[len(planes) - 1].index < index + length:
+            return None
+        return next(self._restore([planes.position(index)], restorer))
 
     def skip(self, index: int) -> None:
         """Note in the log that live had no time for a frame."""
@@ -170,20 +195,16 @@ class Recording:
         missing = self._restored.missing()
         if not missing:
             return
-        with StackReader(self.folder.raw) as raw:
-            planes: Iterator[Restored] = restore_planes(
-                raw, missing, restorer, self._model.manifest, self._info.channel
-            )
-            for done, restored in enumerate(planes, start=1):
-                if not self._restored_queue.put(restored, wait=True):
-                    return
-                if not on_plane(done, len(missing)):
-                    log.warning(
-                        "the restored stack ends before the raw one: %d planes were not restored; "
-                        "`pssr-live restore` does that from raw.ome.tif",
-                        len(missing) - done,
-                    )
-                    return
+        for done, restored in enumerate(self._restore(missing, restorer), start=1):
+            if not self._restored_queue.put(restored, wait=True):
+                return
+            if not on_plane(done, len(missing)):
+                log.warning(
+                    "the restored stack ends before the raw one: %d planes were not restored; "
+                    "`pssr-live restore` does that from raw.ome.tif",
+                    len(missing) - done,
+                )
+                return
         self._restored_queue.flush()
 
     def close_stacks(self) -> None:
@@ -210,7 +231,7 @@ class Recording:
         return Summary(
             frames_received=counts.received,
             frames_recorded=self.frames_recorded,
-            frames_restored=self.frames_restored,
+            frames_restored=self._restored.committed,
             frames_skipped_live=counts.skipped,
             frames_lost_at_source=counts.lost,
             latency_ms=LatencyMs(p50, p99),
@@ -226,6 +247,11 @@ class Recording:
         )
         self._document.update(stopped=stopped, reason=reason, errors=errors, summary=summary)
         self.folder.write_run_json(self._document)
+
+    def _restore(self, positions: Iterable[int], restorer: Restorer) -> Iterator[Restored]:
+        return restore_planes(
+            self._raw_planes, positions, restorer, self._model.manifest, self._info
+        )
 
     def close(self) -> None:
         """Let go of the log and whatever is still open. A second call does nothing."""

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -108,6 +109,12 @@ class Session:
         self._errors: list[PssrLiveError] = []
         self._counters = Counters()
         self._last_windows: list[Window] = []
+        self._gaps: deque[int] = deque()
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where this run is recorded."""
+        return self._recording.folder
 
     @property
     def engine(self) -> EngineReport:
@@ -185,7 +192,7 @@ class Session:
         self._collect(lambda: _join(self._status_thread))
         self._publisher.publish_status(self.status())
         self._collect(self._opened.close)
-        return RunResult(self._recording.folder, summary, self._reason, tuple(self._errors))
+        return RunResult(self.folder, summary, self._reason, tuple(self._errors))
 
     def status(self) -> Status:
         """How the run is doing. May be called from any thread once `start` has returned."""
@@ -197,7 +204,7 @@ class Session:
             model=self._model.manifest.name,
             model_sha256=self._model.network_sha256,
             engine=engine_status(self._restorer.report),
-            run_folder=str(self._recording.folder.path.resolve()),
+            run_folder=str(self.folder.path.resolve()),
             frames_received=counts.received,
             frames_recorded=self._recording.frames_recorded,
             frames_restored=self._recording.frames_restored,
@@ -250,6 +257,7 @@ class Session:
             on_restored=self._on_restored,
             on_skipped=self._on_skipped,
             on_error=self._fail,
+            on_pause=self._on_pause,
         )
         self._source_thread = threading.Thread(target=self._acquire, name="pssr-source")
         self._status_thread = threading.Thread(target=self._tell, name="pssr-status")
@@ -270,7 +278,7 @@ class Session:
             control=control.endpoint,
             pid=os.getpid(),
             started_unix_ns=time.time_ns(),
-            run_folder=str(self._recording.folder.path.resolve()),
+            run_folder=str(self.folder.path.resolve()),
         )
         write_connection(self.connection)
         opened.callback(remove_connection, self.connection)
@@ -305,11 +313,27 @@ class Session:
     def _on_restored(self, restored: Restored) -> None:
         self._publisher.publish_restored(restored)
         self._counters.count_restored(restored)
-        self._recording.put_restored(restored)
+        self._keep(restored)
 
     def _on_skipped(self, index: int) -> None:
         self._counters.count_skipped()
         self._recording.skip(index)
+        self._gaps.append(index)
+
+    def _on_pause(self) -> bool:
+        """Restore the oldest frame that live has skipped, if its window is on disk."""
+        if not self._gaps:
+            return False
+        restored = self._recording.restore_recorded(self._gaps[0], self._restorer)
+        if restored is None:
+            return False
+        self._gaps.popleft()
+        self._keep(restored)
+        return True
+
+    def _keep(self, restored: Restored) -> None:
+        if not self._recording.put_restored(restored):
+            self._gaps.append(restored.index)
 
     def _tell(self) -> None:
         """Thread ``pssr-status``: the status twice a second, and the end of a timed run."""

@@ -1,11 +1,17 @@
-"""Live restoration: always the newest window; what the engine has no time for is skipped."""
+"""Live restoration: always the newest window; what the engine has no time for is skipped.
+
+Skipped frames are restored later, in the pauses of the engine that are long enough, so that one
+hiccup does not leave a gap until the end of a long run.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from pssr_live.engine.restore import Restorer
 from pssr_live.errors import EngineError
@@ -14,6 +20,11 @@ from pssr_live.frames import Restored, Window
 __all__ = ["LiveRestorer"]
 
 log = logging.getLogger(__name__)
+
+_MARGIN = 1.3
+"""A pause must be so many times longer than the engine needs before it is used."""
+_LOOK_BACK = 8
+"""Windows over which the engine's time and the pace of the source are taken."""
 
 
 class LiveRestorer:
@@ -29,6 +40,11 @@ class LiveRestorer:
         Called with the index of a frame that a newer one overtook.
     on_error : callable
         Called once when the engine has failed; nothing is restored after that.
+    on_pause : callable
+        Called from the thread when the engine would pause for longer than one restoration takes;
+        may restore one frame that was skipped, and returns whether it did.
+    clock : callable
+        Monotonic time, ns.
     """
 
     def __init__(
@@ -38,11 +54,17 @@ class LiveRestorer:
         on_restored: Callable[[Restored], None],
         on_skipped: Callable[[int], None],
         on_error: Callable[[EngineError], None],
+        on_pause: Callable[[], bool],
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._restorer = restorer
         self._on_restored = on_restored
         self._on_skipped = on_skipped
         self._on_error = on_error
+        self._on_pause = on_pause
+        self._clock = clock
+        self._offered_ns: deque[int] = deque(maxlen=_LOOK_BACK)
+        self._needed_ns: deque[int] = deque(maxlen=_LOOK_BACK)
         self._newest: Window | None = None
         self._last: deque[Window] = deque()
         self._changed = threading.Condition()
@@ -63,6 +85,7 @@ class LiveRestorer:
             Newer than all before.
         """
         with self._changed:
+            self._offered_ns.append(self._clock())
             skipped, self._newest = self._newest, window
             if self._failed:
                 skipped, self._newest = window, None
@@ -94,24 +117,43 @@ class LiveRestorer:
             raise RuntimeError(f"thread {self._thread.name} did not end within {timeout_s} s")
 
     def _take(self) -> Window | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._newest or self._last or self._finishing)
-            if self._newest is not None:
-                window, self._newest = self._newest, None
-                return window
-            return self._last.popleft() if self._last else None
+        """Wait for a window, using pauses; None when there will be no more."""
+        paused = True
+        while True:
+            with self._changed:
+                # When nothing is left to do in a pause, only a new window changes that.
+                if not (paused and self._has_time()):
+                    self._changed.wait_for(lambda: self._newest or self._last or self._finishing)
+                if self._newest is not None:
+                    window, self._newest = self._newest, None
+                    return window
+                if self._last:
+                    return self._last.popleft()
+                if self._finishing:
+                    return None
+            paused = self._on_pause()
+
+    def _has_time(self) -> bool:
+        """Whether the next window is further away than one restoration takes."""
+        if len(self._offered_ns) < 2 or not self._needed_ns or self._failed:
+            return False
+        between = min(later - earlier for earlier, later in pairwise(self._offered_ns))
+        due_ns = self._offered_ns[-1] + between
+        return due_ns - self._clock() > _MARGIN * max(self._needed_ns)
 
     def _work(self) -> None:
         while (window := self._take()) is not None:
             if self._failed:
                 self._skip(window)
                 continue
+            started_ns = self._clock()
             try:
                 restored = self._restorer.restore(window, live=True)
             except Exception as error:  # a runtime's own exceptions share no base class
                 self._fail(window.index, error)
                 self._skip(window)
             else:
+                self._needed_ns.append(self._clock() - started_ns)
                 window.release()
                 self._on_restored(restored)
 

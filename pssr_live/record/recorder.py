@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import zlib
-from array import array
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
 
-from pssr_live.errors import SourceError, StorageError
+from pssr_live.errors import SourceError
 from pssr_live.frames import Frame, Pixels, Restored
 from pssr_live.model import Manifest
 from pssr_live.record.log import (
@@ -23,60 +20,12 @@ from pssr_live.record.log import (
     SkippedLiveEvent,
 )
 from pssr_live.record.ome_xml import raw_stack, restored_stack, truth_stack
+from pssr_live.record.planes import PlaneIndex, RawPlane
 from pssr_live.record.run_folder import RunFolder
 from pssr_live.record.stack import PlaneInfo, StackWriter
 from pssr_live.source import StreamInfo
 
-__all__ = ["PlaneIndex", "RawRecorder", "RestoredRecorder", "crc32"]
-
-RAW_WAIT_S = 30.0
-
-
-class PlaneIndex:
-    """Which plane of the raw stack each source index became; shared by both recorders."""
-
-    def __init__(self) -> None:
-        self._indices = array("q")
-        self._ended = False
-        self._changed = threading.Condition()
-
-    def __len__(self) -> int:
-        with self._changed:
-            return len(self._indices)
-
-    def add(self, index: int) -> None:
-        """Say that the frame of this index has been committed as the next plane."""
-        with self._changed:
-            self._indices.append(index)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """Say that no more planes will come; nobody waits for them any longer."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def plane(self, index: int) -> int:
-        """Find the plane of an index; waits while the raw recorder has not got there.
-
-        Raises
-        ------
-        StorageError
-            That raw frame has not been recorded and will not be.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._reached(index), RAW_WAIT_S)
-            plane = bisect_left(self._indices, index)
-            if plane < len(self._indices) and self._indices[plane] == index:
-                return plane
-        raise StorageError(
-            f"restored frame {index} cannot be recorded",
-            "its raw frame is not in the raw stack",
-            "see why raw frames were not recorded",
-        )
-
-    def _reached(self, index: int) -> bool:
-        return bool(self._indices) and self._indices[-1] >= index
+__all__ = ["RawRecorder", "RestoredRecorder", "crc32"]
 
 
 class RawRecorder:
@@ -173,13 +122,13 @@ class RawRecorder:
         self._check(frame)
         info = PlaneInfo(frame.index, frame.t_source_ns)
         plane = self._raw.committed
-        self._raw.put(plane, frame.pixels, info)
+        pixels_at = self._raw.put(plane, frame.pixels, info)
         recorded_ns = time.monotonic_ns()
         if frame.truth is not None:
             self._put_truth(frame.truth, info)
         self._log_frame(frame, plane, recorded_ns)
         self._last_index = frame.index
-        self._planes.add(frame.index)
+        self._planes.add(RawPlane(frame.index, frame.t_source_ns, pixels_at))
 
     def _check(self, frame: Frame) -> None:
         expected = (self._info.height, self._info.width)
@@ -306,7 +255,7 @@ class RestoredRecorder:
         StorageError
             The disk does not take it, or its raw frame will never be recorded.
         """
-        plane = self._planes.plane(item.index)
+        plane = self._planes.position(item.index)
         info = PlaneInfo(item.index, item.t_source_ns, item.edge, item.complete, item.live)
         self._stack.put(plane, item.pixels, info)
         self._restored += 1

@@ -119,7 +119,7 @@ class StackWriter:
         """Number of planes that readers see; may be read from any thread."""
         return len(self._planes.times_ns)
 
-    def put(self, position: int, pixels: Pixels, info: PlaneInfo) -> None:
+    def put(self, position: int, pixels: Pixels, info: PlaneInfo) -> int:
         """Write one plane. Once this returns, the plane survives the death of the process.
 
         A plane that is ahead of a missing one is kept in the file and becomes visible to readers
@@ -133,6 +133,11 @@ class StackWriter:
             In the stack's dtype; written from where they are if C-contiguous.
         info : PlaneInfo
             What the file says about the plane.
+
+        Returns
+        -------
+        int
+            Where its pixels begin in the file, bytes.
 
         Raises
         ------
@@ -152,14 +157,16 @@ class StackWriter:
             )
         data = np.ascontiguousarray(pixels, self._dtype).reshape(-1).view(np.uint8).data
         with self._storing():
-            at = _round_up(self._end + len(data))
+            pixels_at = self._end
+            at = _round_up(pixels_at + len(data))
             directory, content = self._directory(position == 0, at, info)
-            self._write(self._end, data)
+            self._write(pixels_at, data)
             self._write(at, content)
             self._end = _round_up(at + len(content))
             self._unlinked[position] = directory, info
             self._reach_ahead(len(data))
             self._link()
+        return pixels_at
 
     def missing(self, total: int) -> list[int]:
         """List the planes that a stack of ``total`` planes still lacks."""

@@ -11,7 +11,8 @@ import tifffile
 
 from pssr_live.frames import Frame, Pixels
 from pssr_live.record.log import AcquisitionLog
-from pssr_live.record.recorder import PlaneIndex, RawRecorder
+from pssr_live.record.planes import PlaneIndex
+from pssr_live.record.recorder import RawRecorder
 from pssr_live.record.run_folder import RunFolder
 from pssr_live.sink import Sink
 from pssr_live.testing import FrameSinkContract

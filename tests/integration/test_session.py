@@ -173,6 +173,43 @@ def test_a_slow_engine_makes_nobody_wait_and_what_it_skips_is_restored_later(
     assert result.summary.frames_restored == 20
 
 
+def test_after_a_hiccup_the_restored_stack_catches_up_while_the_run_goes_on(
+    scripted: Scripted, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_network = OpenVINOEngine.run
+    hiccup, over, caught_up = threading.Event(), threading.Event(), threading.Event()
+
+    def stumbles(self: OpenVINOEngine, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        if hiccup.is_set() and not over.is_set():
+            assert over.wait(60)
+        return run_network(self, window)
+
+    def pace(number: int) -> None:
+        if number == 8:
+            hiccup.set()
+        if number == 14:
+            over.set()
+        scripted.stopped.wait(0.06)
+
+    monkeypatch.setattr(OpenVINOEngine, "run", stumbles)
+    scripted.before = pace
+    scripted.frames_to_give = 100_000
+    session = Session(settings)
+    session.start()
+    while not caught_up.is_set():
+        assert not session.wait(0.02)
+        status = session.status()
+        if status.frames_skipped_live and status.frames_received > 14:
+            with tifffile.TiffFile(session.folder.restored) as file:
+                if len(file.pages) > 14:
+                    caught_up.set()
+    session.request_stop("caught up")
+    result = session.finish()
+    assert result.errors == ()
+    assert result.summary.frames_skipped_live > 0
+    assert planes(result.folder.restored) == planes(result.folder.raw)
+
+
 def test_an_engine_that_breaks_leaves_the_raw_stack_whole(
     scripted: Scripted, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,12 +249,10 @@ def test_a_full_disk_for_the_raw_stack_ends_the_run(
 ) -> None:
     put = StackWriter.put
 
-    def full(
-        self: StackWriter, position: int, pixels: NDArray[np.generic], info: PlaneInfo
-    ) -> None:
+    def full(self: StackWriter, position: int, pixels: NDArray[np.generic], info: PlaneInfo) -> int:
         if self.path.name == "raw.ome.tif" and position == 6:
             raise StorageError("raw.ome.tif", "no space left on device", "make room")
-        put(self, position, pixels, info)
+        return put(self, position, pixels, info)
 
     monkeypatch.setattr(StackWriter, "put", full)
     scripted.frames_to_give = 100_000
@@ -248,9 +283,7 @@ def test_the_work_left_at_the_end_can_be_left_undone(
     assert "pssr-live restore" in result.folder.log.read_text()
 
 
-def test_a_run_that_cannot_start_closes_what_it_opened(
-    scripted: Scripted, tmp_path: Path
-) -> None:
+def test_a_run_that_cannot_start_closes_what_it_opened(scripted: Scripted, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
     with pytest.raises(StorageError, match="a-file"):
         Session(RunSettings(out=str(tmp_path / "a-file" / "runs"))).start()

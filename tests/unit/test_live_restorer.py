@@ -50,13 +50,23 @@ class Run:
         self.restored: list[int] = []
         self.skipped: list[int] = []
         self.errors: list[EngineError] = []
+        self.now_ns = 0
+        self.gaps = 0
+        self.paused = threading.Semaphore(0)
         self.live = LiveRestorer(
             self.engine,  # type: ignore[arg-type]
             on_restored=lambda restored: self.restored.append(restored.index),
             on_skipped=self.skipped.append,
             on_error=self.errors.append,
+            on_pause=self.pause,
+            clock=lambda: self.now_ns,
         )
         self.live.start()
+
+    def pause(self) -> bool:
+        self.paused.release()
+        self.gaps -= 1
+        return self.gaps >= 0
 
     def window(self, index: int) -> Window:
         pixels = np.zeros((2, 2), np.uint8)
@@ -118,3 +128,35 @@ def test_an_engine_that_hangs_is_an_error_at_the_deadline() -> None:
         run.live.finish([], timeout_s=0.05)
     run.let_finish(1)
     run.live.finish([], timeout_s=10)
+
+
+def run_at_pace(*, interval_ns: int, engine_ns: int) -> Run:
+    """Three windows at a steady pace, each restored before the next one comes."""
+    run = Run()
+    for index in range(3):
+        run.offer(index)
+        assert run.engine.working.acquire(timeout=10)
+        run.now_ns += engine_ns
+        run.let_finish(1)
+        while len(run.restored) <= index:
+            threading.Event().wait(0.001)
+        run.now_ns += interval_ns - engine_ns
+    return run
+
+
+def test_pauses_that_are_long_enough_are_used_for_what_was_skipped() -> None:
+    run = run_at_pace(interval_ns=270, engine_ns=100)
+    run.gaps = 2
+    run.offer(3)
+    assert run.engine.working.acquire(timeout=10)
+    run.let_finish(1)
+    for _ in range(3):  # twice something to do, then nothing left
+        assert run.paused.acquire(timeout=10)
+    run.live.finish([], timeout_s=10)
+    assert run.gaps < 0
+
+
+def test_pauses_that_are_too_short_are_left_alone() -> None:
+    run = run_at_pace(interval_ns=120, engine_ns=100)
+    run.live.finish([], timeout_s=10)
+    assert run.paused.acquire(blocking=False) is False
