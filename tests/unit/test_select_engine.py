@@ -45,9 +45,7 @@ def test_a_named_engine_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_when_none_can_all_reasons_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino.OpenVINOEngine, "prepare", refuse)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(
-        EngineError, match=r"this is a test.*onnxruntime: .*pip install"
-    ):
+    with pytest.raises(EngineError, match=r"this is a test.*onnxruntime: .*pip install"):
         select.prepare_engine("auto", None, MODEL, 64, 64)
 
 

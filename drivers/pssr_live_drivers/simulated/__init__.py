@@ -1,0 +1,1 @@
+"""A simulated laser-scanning confocal: living scenes, optics, detector, scanner."""
