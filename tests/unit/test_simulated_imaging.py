@@ -162,6 +162,7 @@ def test_raw_and_ground_truth_of_a_living_scene_are_registered(preset: str, seed
     blocks = frame.truth.astype(np.float64).reshape(128, 4, 128, 4).mean(axis=(1, 3))
     assert shift_px(raw, blocks) == pytest.approx([0, 0], abs=0.015)
     assert np.corrcoef(raw.ravel(), blocks.ravel())[0, 1] > 0.99
+    assert raw.mean() == pytest.approx(blocks.mean(), rel=0.01)
 
 
 def test_what_moves_is_sheared_by_the_scan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ BILINEAR = 1 / 6
 
 @dataclass(frozen=True, slots=True)
 class Blur:
-    """How one way of imaging blurs.
+    """How the microscope blurs.
 
     Attributes
     ----------
@@ -115,25 +115,23 @@ class Renderer:
         Scanner pixels per line, and lines.
     pixel_um : float
         Edge of a scanner pixel, µm.
-    scan, fine : Blur
-        Imaging of the scanner's frame and of the ground truth.
+    blur : Blur
+        Imaging, the same for the scanner's frame and the ground truth.
     haze_um : float
         Standard deviation of the haze, µm.
     """
 
-    def __init__(
-        self, size: int, pixel_um: float, scan: Blur, fine: Blur, haze_um: float = 1.6
-    ) -> None:
+    def __init__(self, size: int, pixel_um: float, blur: Blur, haze_um: float = 1.6) -> None:
         self.size = size
         self._per_um = SCALE / pixel_um
-        self._scan, self._fine = scan, fine
+        self._haze_share = blur.haze
         self._haze_cells = haze_um / pixel_um / CELL
-        sigma = max(scan.sigma_um, fine.sigma_um) * self._per_um
+        sigma = blur.sigma_um * self._per_um
         self._reach = int(np.ceil(3.3 * sigma))
         self._pad = self._reach + 1
         taps = np.arange(-self._reach, self._reach + 1.0)
-        self._scan_taps = _gauss(taps[:-1] + 0.5, scan.sigma_um * self._per_um)
-        self._fine_taps = _gauss(taps, fine.sigma_um * self._per_um)
+        self._scan_taps = _gauss(taps[:-1] + 0.5, sigma)
+        self._fine_taps = _gauss(taps, sigma)
 
     def render(self, layer: Layer, truth: bool) -> tuple[Floats, Floats | None]:
         """Draw one layer; layers add up.
@@ -154,7 +152,7 @@ class Renderer:
         """
         size = self.size
         haze = self._haze(layer)
-        raw = self._scan.haze * _interpolate(haze, range(size), size, CELL)
+        raw = self._haze_share * _interpolate(haze, range(size), size, CELL)
         fine = np.empty((SCALE * size, SCALE * size), np.float32) if truth else None
         for first, last, grid in self._strips(layer.sharp):
             raw[first:last] += self._sampled(grid, last - first)
@@ -162,7 +160,7 @@ class Renderer:
                 rows = range(SCALE * first, SCALE * last)
                 part = fine[rows.start : rows.stop]
                 part[:] = _interpolate(haze, rows, SCALE * size, SCALE * CELL)
-                part *= self._fine.haze
+                part *= self._haze_share
                 part += self._blurred(grid, len(rows))
         return raw, fine
 

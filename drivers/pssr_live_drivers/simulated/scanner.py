@@ -25,9 +25,6 @@ __all__ = ["Clock", "SimulatedScanner", "SystemClock", "simulated_scanner"]
 DUTY = 0.859
 """Share of a line's time in which the laser rests on pixels; the rest is flyback."""
 
-FINE_PINHOLE_AU = 1.0
-"""Pinhole of the high-resolution counterpart."""
-
 FLOOR = 0.4
 """Signal left in the long run: fresh molecules come as fast as others bleach."""
 
@@ -73,10 +70,11 @@ class SimulatedScanner:
     delivered. A frame that the scanner loses has been scanned: it bleaches, and its index is
     missing.
 
-    Ground truth is the noise-free confocal image of the same scan with four times the sampling, a
-    pinhole of one Airy unit and thus less haze, in the raw frame's digital numbers (gain and
-    offset). It is registered with the raw frame: pixels ``4i..4i+3, 4j..4j+3`` of ground truth lie
-    around the centre of raw pixel ``(i, j)``.
+    Ground truth is what the same scan would have given with four times the sampling and without
+    noise: same spot, same pinhole, same haze, in the raw frame's digital numbers. What is left
+    between raw and truth is sampling and noise, and their means agree. It is registered with the
+    raw frame: pixels ``4i..4i+3, 4j..4j+3`` of ground truth lie around the centre of raw pixel
+    ``(i, j)``.
 
     The sample, its brightness, background and haze and the focus (spot up to 15 % wider than the
     diffraction limit) are drawn by the seed.
@@ -110,12 +108,9 @@ class SimulatedScanner:
         draw = np.random.default_rng([settings.seed, 0])
         focus = draw.uniform(1.0, 1.15)
         haze = draw.uniform(0.04, 0.2)  # per µm of optical section
-        scan, fine = (
-            Blur(
-                focus * lateral_sigma_um(preset.objective, pinhole_au),
-                haze * section_um(preset.objective, pinhole_au),
-            )
-            for pinhole_au in (preset.pinhole_au, FINE_PINHOLE_AU)
+        blur = Blur(
+            focus * lateral_sigma_um(preset.objective, preset.pinhole_au),
+            haze * section_um(preset.objective, preset.pinhole_au),
         )
         self._heading = draw.uniform(0, 2 * np.pi)
         full = 2.0**preset.bits
@@ -127,8 +122,8 @@ class SimulatedScanner:
             pulse_spread=0.35,
             dark=float(draw.uniform(0.03, 0.5)),
         )
-        self._renderer = Renderer(self._size, preset.pixel_um, scan, fine)
-        self._per_glow = self._photons / self._brightest(scan, fine)
+        self._renderer = Renderer(self._size, preset.pixel_um, blur)
+        self._per_glow = self._photons / self._brightest(blur)
         field_um = self._size * preset.pixel_um
         self._scene = preset.scene(np.random.default_rng([settings.seed, 1]), field_um)
         return StreamInfo(
@@ -141,18 +136,18 @@ class SimulatedScanner:
             interval_ms=self._interval_ms if self._paced else None,
             channel=CHANNEL,
             truth=settings.truth,
-            metadata=self._metadata(scan, fine),
+            metadata=self._metadata(blur),
         )
 
-    def _brightest(self, scan: Blur, fine: Blur) -> float:
+    def _brightest(self, blur: Blur) -> float:
         """Image the brightest structure there is, alone."""
         pixel_um = self._preset.pixel_um
         tube = straight_tube(6.0, BRIGHT_RADIUS_UM, 16 * pixel_um, 15.5 * pixel_um)
         layer = Layer(tube, nothing())
-        alone, _ = Renderer(32, pixel_um, scan, fine).render(layer, truth=False)
+        alone, _ = Renderer(32, pixel_um, blur).render(layer, truth=False)
         return float(alone.max())
 
-    def _metadata(self, scan: Blur, fine: Blur) -> dict[str, Tag]:
+    def _metadata(self, blur: Blur) -> dict[str, Tag]:
         settings, preset, detector = self._settings, self._preset, self._detector
         fwhm = 1000 * np.sqrt(8 * np.log(2))
         return {
@@ -162,9 +157,7 @@ class SimulatedScanner:
             "excitation_nm": preset.objective.excitation_nm,
             "emission_nm": preset.objective.emission_nm,
             "pinhole_au": preset.pinhole_au,
-            "truth_pinhole_au": FINE_PINHOLE_AU,
-            "psf_fwhm_nm": round(float(fwhm * scan.sigma_um), 1),
-            "truth_psf_fwhm_nm": round(float(fwhm * fine.sigma_um), 1),
+            "psf_fwhm_nm": round(float(fwhm * blur.sigma_um), 1),
             "dwell_us": self._dwell_us,
             "line_ms": 1000 * self._line_s,
             "photons": self._photons,
