@@ -148,7 +148,7 @@ def counts(status: Status) -> str:
     """
     return (
         f"received {status.frames_received} · recorded {status.frames_recorded}"
-        f" · restored live {status.frames_restored} · skipped live {status.frames_skipped_live}"
+        f" · restored {status.frames_restored} · skipped live {status.frames_skipped_live}"
         f" · lost at the source {status.frames_lost_at_source}"
     )
 

@@ -184,7 +184,7 @@ class Status(Struct, frozen=True, kw_only=True):
     run_folder : str
         Absolute path of the run folder.
     frames_received, frames_recorded, frames_restored : int
-        Taken from the source; safe in the raw stack; restored live.
+        Taken from the source; safe in the raw stack; in the restored stack.
     frames_skipped_live, frames_lost_at_source : int
         Not restored live because the engine was behind; never delivered by the source.
     fps_raw, fps_restored : float or None
