@@ -1,0 +1,131 @@
+"""Training learns, goes on where it was interrupted, and what it exports is what it trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import onnxruntime  # noqa: E402
+
+from pssr_live.errors import PssrLiveError, UsageError  # noqa: E402
+from pssr_live.model import read_package  # noqa: E402
+from pssr_live_models.dataset import Batch  # noqa: E402
+from pssr_live_models.evaluate import bilinear  # noqa: E402
+from pssr_live_models.export import restore  # noqa: E402
+from pssr_live_models.movies import FIRST_EVALUATION_SEED, Movie  # noqa: E402
+from pssr_live_models.networks import LightUNet  # noqa: E402
+from pssr_live_models.train import (  # noqa: E402
+    Recipe,
+    Training,
+    main,
+    make_movies,
+    rate_at,
+    validation_windows,
+)
+
+TINY = Recipe(movies=4, frames=5, size=48, steps=40, batch=4, crop=24, rate=3e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (37, 43), (50, 41), (64, 62)])
+def test_an_untrained_network_is_bilinear_interpolation(size: tuple[int, int]) -> None:
+    window = np.random.default_rng(0).poisson(50, (5, *size)).astype(np.uint16)
+    expected = bilinear(window[2])
+    expected += window[2].mean() - expected.mean()
+    np.testing.assert_allclose(restore(LightUNet(), window), expected, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Movie], list[Batch]]:
+    """Movies to train and validate on."""
+    return make_movies(tmp_path_factory.mktemp("movies"), TINY), validation_windows(TINY, 1)
+
+
+def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
+    tmp_path: Path, recorded: tuple[list[Movie], list[Batch]]
+) -> None:
+    def training(name: str) -> Training:
+        return Training(TINY, *recorded, tmp_path / name / "last.pt")
+
+    whole = training("whole")
+    before = whole.validate()
+    whole.advance(20)
+    progress = whole.advance(20)
+    assert progress.step == TINY.steps
+    assert progress.best < 0.9 * before
+
+    training("interrupted").advance(20)
+    resumed = training("interrupted")
+    assert resumed.step == 20
+    assert resumed.advance(100) == progress
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(
+    tmp_path: Path, recorded: tuple[list[Movie], list[Batch]]
+) -> None:
+    Training(TINY, *recorded, tmp_path / "last.pt").advance(1)
+    other = replace(TINY, steps=41)
+    with pytest.raises(PssrLiveError, match="other options"):
+        Training(other, *recorded, tmp_path / "last.pt")
+
+
+def test_training_refuses_evaluation_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="kept back"):
+        make_movies(tmp_path, Recipe(seed=FIRST_EVALUATION_SEED, movies=1))
+    assert main(["--out", str(tmp_path), "--seed", "899999", "--movies", "2"]) == 2
+    assert "kept back" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_the_learning_rate_rises_and_falls_once() -> None:
+    recipe = Recipe(steps=1000)
+    rates = [rate_at(step, recipe) for step in range(1000)]
+    top = int(np.argmax(rates))
+    assert rates[top] == pytest.approx(recipe.rate)
+    assert (np.diff(rates[: top + 1]) > 0).all()
+    assert (np.diff(rates[top:]) < 0).all()
+    assert rates[-1] < 1e-3 * recipe.rate
+
+
+def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 1)
+    out = tmp_path / "neuron_mf"
+    options = "--movies=2 --frames=5 --size=48 --steps=12 --batch=1 --crop=16 --rate=0.02"
+    assert main(["--out", str(out), *options.split(" ")]) == 0
+    assert "step 12/12" in capsys.readouterr().err
+
+    package = read_package(out)
+    assert (package.manifest.window_length, package.manifest.centre) == (5, 2)
+    state = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
+    network = LightUNet()
+    network.load_state_dict(state["best_weights"])
+    window, restored = package.test_pair()
+    np.testing.assert_allclose(restore(network, window), restored, atol=1e-3)
+
+    exported = onnxruntime.InferenceSession(package.network, providers=["CPUExecutionProvider"])
+    for size in ((16, 17), (32, 32), (50, 75), (137, 147)):
+        values = np.random.default_rng(1).normal(size=(1, 5, *size)).astype(np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(values)).numpy()
+        assert np.abs(expected[0, 0] - bilinear(values[0, 2])).max() > 0.01, "nothing was learnt"
+        np.testing.assert_allclose(exported.run(None, {"window": values})[0], expected, atol=1e-4)
