@@ -112,7 +112,7 @@ def test_real_recordings_are_replayed(
     assert np.array_equal(raw, tifffile.imread(source))
     assert restored.dtype == raw.dtype
     # The raw intensity scale is kept.
-    assert restored.mean() == pytest.approx(raw.mean(), rel=0.1)
+    assert restored.mean() == pytest.approx(raw.mean(), rel=0.005)
 
 
 def test_a_micro_manager_core_is_recorded_without_a_gap(pssr_live: CommandLine) -> None:
