@@ -30,7 +30,7 @@ from pssr_live.record.run_folder import RunFolder, Summary
 from pssr_live.recording import Recording
 from pssr_live.ring import Ring, Slots
 from pssr_live.settings import RunSettings
-from pssr_live.source import make_source
+from pssr_live.source import FrameSource, make_source
 from pssr_live.stream.connection import Connection, remove_connection, write_connection
 from pssr_live.stream.control import ControlServer
 from pssr_live.stream.publisher import Publisher
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 0.5
 _STOP_WITHIN_S = 120.0
+_PIXEL_SIZE_SLACK = 1.15
+"""A source's pixels may be so much smaller or larger than those a model is for."""
 
 
 class Phase(Enum):
@@ -97,10 +99,13 @@ class Session:
     ----------
     settings : RunSettings
         What is asked.
+    source : FrameSource or None
+        Delivers the frames instead of the source that the settings name.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, source: FrameSource | None = None) -> None:
         self._settings = settings
+        self._given_source = source
         self._run_id = uuid.uuid4().hex[:16]
         self._phase = Phase.NEW
         self._stopping = threading.Event()
@@ -228,7 +233,7 @@ class Session:
         check_loopback(settings.control, any_port=True)
         self._publisher = Publisher(settings.publish, self._run_id)
         opened.callback(self._publisher.close)
-        self._source = make_source(settings)
+        self._source = self._given_source or make_source(settings)
         self._source_closer = opened.enter_context(ExitStack())
         self._source_closer.callback(self._source.close)
         self.info = info = self._source.open()
@@ -247,6 +252,7 @@ class Session:
             on_restored_error=self._fail,
         )
         opened.callback(self._recording.close)
+        self._warn_about_pixel_size(info.pixel_size_um)
         # Beside the raw queue, windows in the ring, in wait and in work, the frame at hand and the
         # one being written need slots; so only the raw recorder can ever make the source wait.
         slots = self._recording.raw_bound + 3 * manifest.window_length + 2
@@ -263,6 +269,22 @@ class Session:
         self._status_thread = threading.Thread(target=self._tell, name="pssr-status")
         self._announce(opened)
         self._live.start()
+
+    def _warn_about_pixel_size(self, size_um: float | None) -> None:
+        manifest = self._model.manifest
+        low, high = manifest.pixel_size_um
+        if (
+            size_um is not None
+            and not low / _PIXEL_SIZE_SLACK <= size_um <= high * _PIXEL_SIZE_SLACK
+        ):
+            log.warning(
+                "frames have pixels of %.3g µm but %s is for %.3g to %.3g µm: do not trust what it "
+                "restores without a finely sampled scan",
+                size_um,
+                manifest.name,
+                low,
+                high,
+            )
 
     def _announce(self, opened: ExitStack) -> None:
         control = ControlServer(

@@ -32,6 +32,7 @@ class Scripted:
         self.frames_to_give = frames
         self.stopped = threading.Event()
         self.closed = False
+        self.pixel_size_um = 0.17
         self.before: Callable[[int], object] = lambda _: None
         self.pixels: Callable[[int], NDArray[np.generic]] = self._noise
         self.index: Callable[[int], int] = lambda number: number
@@ -43,7 +44,7 @@ class Scripted:
             width=SIZE,
             dtype=np.dtype(np.uint16),
             bits=16,
-            pixel_size_um=0.1,
+            pixel_size_um=self.pixel_size_um,
             interval_ms=None,
         )
 
@@ -57,7 +58,7 @@ class Scripted:
                 index=self.index(number),
                 t_source_ns=number * 1000,
                 t_host_ns=time.monotonic_ns(),
-                pixel_size_um=0.1,
+                pixel_size_um=self.pixel_size_um,
             )
 
     def stop(self) -> None:
@@ -125,6 +126,19 @@ def test_a_source_that_breaks_is_an_error_and_loses_nothing(
     result = run(settings)
     assert "the cable is out" in str(result.errors[0])
     assert planes(result.folder.raw) == planes(result.folder.restored) == 5
+
+
+@pytest.mark.parametrize(("size_um", "warned"), [(0.17, False), (0.24, False), (0.1, True)])
+def test_pixels_of_another_size_than_the_model_s_are_warned_of_visibly(
+    scripted: Scripted, settings: RunSettings, size_um: float, warned: bool
+) -> None:
+    scripted.pixel_size_um = size_um
+    session = Session(settings)
+    session.start()
+    said = any("neuron_mf is for" in line for line in session.status().warnings)
+    result = session.finish()
+    assert said == warned
+    assert ("neuron_mf is for" in result.folder.log.read_text()) == warned
 
 
 def test_a_source_that_delivers_nothing_ends_in_order(
