@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pssr_live.errors import ModelError, StorageError, WindowError
+from pssr_live.errors import ModelError, StorageError, UsageError, WindowError
 
 __all__ = ["add_commands"]
 
@@ -25,6 +25,7 @@ TEST_PAIR_TOLERANCE = 1e-2
 """Largest difference of an fp32 engine from the test pair, in standard deviations."""
 
 models = typer.Typer(help="Model packages.", no_args_is_help=True)
+log = typer.Typer(help="Acquisition logs.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -38,6 +39,8 @@ def add_commands(app: typer.Typer) -> None:
     models.command("show")(show_model)
     models.command("verify")(verify_model)
     app.add_typer(models, name="models")
+    log.command("export")(export_log)
+    app.add_typer(log, name="log")
 
 
 def view(
@@ -107,6 +110,39 @@ def verify(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
             f"{len(report.problems)} planes or files are not as the log says",
             "keep the folder as it is and look at the problems listed",
         )
+
+
+def export_log(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    to_csv: Annotated[
+        Path | None, typer.Option("--csv", help="One line per frame.", metavar="FILE")
+    ] = None,
+    to_sqlite: Annotated[
+        Path | None, typer.Option("--sqlite", help="Tables frames and events.", metavar="FILE")
+    ] = None,
+    to_parquet: Annotated[
+        Path | None, typer.Option("--parquet", help="One row per frame.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Write a run's log as a table, for other tools."""
+    from pssr_live.record.export import export_csv, export_parquet, export_sqlite
+    from pssr_live.record.log import iter_log
+    from pssr_live.record.run_folder import RunFolder
+
+    wanted = [
+        (export, file)
+        for export, file in (
+            (export_csv, to_csv),
+            (export_sqlite, to_sqlite),
+            (export_parquet, to_parquet),
+        )
+        if file is not None
+    ]
+    if not wanted:
+        raise UsageError("log export", "no format is asked for", "add --csv, --sqlite or --parquet")
+    folder = RunFolder.open(run)
+    for export, file in wanted:
+        typer.echo(f"{export(iter_log(folder.log), file)} frames written to {file}")
 
 
 def doctor() -> None:

@@ -69,6 +69,17 @@ def test_the_settings_file_gives_way_to_the_command_line(pssr_live: CommandLine)
     assert "frames recorded:  4" in ended.stdout
 
 
+def test_the_log_is_exported_as_a_table(pssr_live: CommandLine) -> None:
+    assert pssr_live(*SIM).code == 0
+    folder = str(pssr_live.run_folder())
+    ended = pssr_live("log", "export", folder, "--csv", "log.csv", "--sqlite", "log.sqlite")
+    assert ended.code == 0, ended.stderr
+    assert len((pssr_live.folder / "log.csv").read_text().splitlines()) == 4
+    assert (pssr_live.folder / "log.sqlite").read_bytes().startswith(b"SQLite format 3")
+    nothing = pssr_live("log", "export", folder)
+    assert (nothing.code, "--csv" in nothing.stderr) == (2, True)
+
+
 def test_doctor_says_what_is_there_and_that_the_engines_compute_rightly(
     pssr_live: CommandLine,
 ) -> None:
