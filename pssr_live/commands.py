@@ -34,6 +34,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(review)
     app.command()(restore)
     app.command()(verify)
+    app.command()(evaluate)
     app.command()(doctor)
     models.command("list")(list_models)
     models.command("show")(show_model)
@@ -110,6 +111,44 @@ def verify(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
             f"{len(report.problems)} planes or files are not as the log says",
             "keep the folder as it is and look at the problems listed",
         )
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(help="Run folder; its stacks, and its truth if it has one.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Ground truth at restored sampling.", metavar="FILE")
+    ] = None,
+    raw: Annotated[Path | None, typer.Option(help="Raw stack.", metavar="FILE")] = None,
+    restored: Annotated[
+        list[Path] | None,
+        typer.Option(help="Restored stack; once for each to compare.", metavar="FILE"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json and plots.", show_default="RUN/evaluation"),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate so many, evenly spaced, instead of all.")
+    ] = None,
+) -> None:
+    """Compare restored frames with ground truth, beside bilinear and a five-frame average."""
+    from pssr_live.evaluate import MovieFiles, tables
+    from pssr_live.evaluate import evaluate as evaluate_movie
+
+    files = MovieFiles.find(run, raw, tuple(restored or ()), truth)
+    folder = out or (run or Path()) / "evaluation"
+    with _progress() as progress:
+        task = progress.add_task("evaluating frames", total=None)
+        evaluation = evaluate_movie(
+            files,
+            folder,
+            frames=frames,
+            on_frame=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    typer.echo(tables(evaluation))
+    typer.echo(f"\nfigures and plots: {folder}")
 
 
 def export_log(
