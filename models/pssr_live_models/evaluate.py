@@ -16,9 +16,10 @@ import numpy as np
 import openvino
 import tifffile
 from numpy.typing import NDArray
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pssr_live.errors import PssrLiveError
+from pssr_live.evaluate.stacks import upsample
+from pssr_live.metrics import fidelity
 from pssr_live.model import ModelPackage, find_model
 from pssr_live.settings import Preset
 from pssr_live_models.dataset import normalise, window_frames
@@ -36,9 +37,7 @@ __all__ = ["Figures", "Restorer", "baselines", "evaluate_movies", "main", "noise
 Image: TypeAlias = NDArray[Any]
 Method: TypeAlias = Callable[[Image], Image]
 
-_psnr: Callable[..., float] = peak_signal_noise_ratio
-_ssim: Callable[..., float] = structural_similarity
-
+SCALE = 4
 PHOTON_RATES: dict[Preset, tuple[float, ...]] = {"neuron": (14, 3, 100), "u2os": (16, 3, 100)}
 """Photons per dwell time of the brightest structures; the preset's own first."""
 
@@ -89,34 +88,11 @@ class Restorer:
         return np.asarray(prediction, np.float64) * std + mean
 
 
-def bilinear(image: Image, scale: int = 4) -> Image:
-    """Upsample by linear interpolation between pixel centres.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W)
-    scale : int
-        Factor per axis.
-
-    Returns
-    -------
-    ndarray, shape (scale·H, scale·W), float64
-    """
-    image = np.asarray(image, np.float64)
-    for axis in (0, 1):
-        size = image.shape[axis]
-        at = np.clip((np.arange(scale * size) + 0.5) / scale - 0.5, 0, size - 1)
-        low = np.minimum(at.astype(np.intp), size - 2)
-        part = np.expand_dims(at - low, 1 - axis)
-        image = image.take(low, axis) * (1 - part) + image.take(low + 1, axis) * part
-    return image
-
-
 def baselines() -> dict[str, Method]:
     """Name what costs nothing: from a window to an image with four times the sampling."""
     return {
-        "bilinear": lambda window: bilinear(window[len(window) // 2]),
-        "five-frame average, bilinear": lambda window: bilinear(window.mean(axis=0)),
+        "bilinear": lambda window: upsample(window[len(window) // 2], SCALE),
+        "five-frame average, bilinear": lambda window: upsample(window.mean(axis=0), SCALE),
     }
 
 
@@ -142,8 +118,7 @@ class Figures:
 def evaluate_movies(movies: Iterator[Movie], methods: dict[str, Method]) -> dict[str, Figures]:
     """Restore the middle frame of each movie and compare it with the truth.
 
-    Each method's intensities are first matched to the truth's by least squares (a factor and an
-    offset); the data range is the truth's.
+    PSNR and SSIM are those of `pssr_live.metrics.fidelity`: intensities matched first.
 
     Parameters
     ----------
@@ -163,25 +138,17 @@ def evaluate_movies(movies: Iterator[Movie], methods: dict[str, Method]) -> dict
         window = movie.frames[window_frames(count // 2, range(count))]
         truth = movie.truth[count // 2].astype(np.float64)
         background = np.percentile(truth, 5)
-        scale = {"data_range": float(np.ptp(truth))}
         for name, method in methods.items():
             restored = method(window)
-            matched = _matched(restored, truth)
+            close = fidelity(restored, truth)
             found[name].append(
                 (
-                    float(_psnr(truth, matched, **scale)),
-                    float(_ssim(truth, matched, **scale)),
+                    close.psnr_db,
+                    close.ssim,
                     float((restored - background).sum() / (truth - background).sum()),
                 )
             )
     return {name: Figures(*np.array(rows).T) for name, rows in found.items()}
-
-
-def _matched(restored: Image, truth: Image) -> Image:
-    """Scale and shift to the least squared difference."""
-    centred = restored - restored.mean()
-    factor = float((centred * truth).sum() / max(float(np.square(centred).sum()), 1e-12))
-    return np.asarray(factor * centred + truth.mean())
 
 
 def noise_figures(methods: dict[str, Method], level: float, seeds: Sequence[int]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, TypeAlias, cast
 
 import zmq
@@ -16,7 +15,7 @@ import zmq
 from pssr_live.errors import UsageError
 from pssr_live.frames import Pixels
 from pssr_live.stream.connection import Connection, DaemonFinder, runtime_folder
-from pssr_live.stream.sockets import SocketThread, check_loopback, connect_loopback
+from pssr_live.stream.sockets import SocketOwner, SocketThread, check_loopback, connect_loopback
 from pssr_live.stream.wire import (
     MAX_PIXEL_BYTES,
     TOPICS,
@@ -88,7 +87,7 @@ class ClientCounters:
     invalid: int
 
 
-class StreamClient:
+class StreamClient(SocketOwner):
     """Receives a daemon's stream, and finds the daemon again when it was restarted.
 
     Parameters
@@ -173,32 +172,6 @@ class StreamClient:
             False if nothing came.
         """
         return self._newest.wait(timeout_s)
-
-    def close(self, deadline_s: float = 5.0) -> None:
-        """End. Frames that were taken stay valid.
-
-        Parameters
-        ----------
-        deadline_s : float
-            How long to wait for the thread, s.
-
-        Raises
-        ------
-        PssrLiveError
-            The thread was still busy after that time.
-        """
-        self._thread.close(deadline_s)
-
-    def __enter__(self) -> StreamClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         poller = zmq.Poller()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,7 +11,13 @@ import zmq
 from msgspec import Meta, Struct
 
 from pssr_live.errors import AddressError, PssrLiveError
-from pssr_live.stream.sockets import SocketThread, bind_loopback, check_loopback, connect_loopback
+from pssr_live.stream.sockets import (
+    SocketOwner,
+    SocketThread,
+    bind_loopback,
+    check_loopback,
+    connect_loopback,
+)
 from pssr_live.stream.wire import MAX_HEADER_BYTES, WIRE_VERSION, Status
 
 __all__ = ["ControlClient", "ControlServer", "Reply", "Request"]
@@ -64,7 +69,7 @@ class Reply(Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Status | None = None
 
 
-class ControlServer:
+class ControlServer(SocketOwner):
     """Answers requests in a thread of its own.
 
     Parameters
@@ -104,32 +109,6 @@ class ControlServer:
             self._thread.close()
             raise
         self._thread.start()
-
-    def close(self, deadline_s: float = 5.0) -> None:
-        """Answer what has come, and end.
-
-        Parameters
-        ----------
-        deadline_s : float
-            How long to wait for the thread, s.
-
-        Raises
-        ------
-        PssrLiveError
-            The thread was still busy after that time.
-        """
-        self._thread.close(deadline_s)
-
-    def __enter__(self) -> ControlServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _run(self) -> None:
         poller = zmq.Poller()

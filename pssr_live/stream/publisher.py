@@ -12,12 +12,12 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 
 import zmq
 
 from pssr_live.frames import Frame, Restored
-from pssr_live.stream.sockets import SocketThread, bind_loopback
+from pssr_live.stream.sockets import SocketOwner, SocketThread, bind_loopback
 from pssr_live.stream.wire import (
     TOPICS,
     Part,
@@ -67,7 +67,7 @@ class PublisherCounters:
     refused: int
 
 
-class Publisher:
+class Publisher(SocketOwner):
     """Publishes one run on a loopback endpoint.
 
     Parameters
@@ -146,32 +146,6 @@ class Publisher:
     def counters(self) -> PublisherCounters:
         """Return what was sent, replaced and refused so far, and how many viewers there are."""
         return self._mailbox.counters(self._subscribers.most())
-
-    def close(self, deadline_s: float = 5.0) -> None:
-        """Send what is still there and end. What is published afterwards is dropped.
-
-        Parameters
-        ----------
-        deadline_s : float
-            How long to wait for the thread, s.
-
-        Raises
-        ------
-        PssrLiveError
-            The thread was still busy after that time.
-        """
-        self._thread.close(deadline_s)
-
-    def __enter__(self) -> Publisher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _put(self, topic: Topic, encode: Callable[[], tuple[Part, ...]]) -> None:
         try:

@@ -7,12 +7,14 @@ import logging
 import re
 import threading
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 import zmq
 
 from pssr_live.errors import AddressError, PssrLiveError
 
-__all__ = ["SocketThread", "bind_loopback", "check_loopback", "connect_loopback"]
+__all__ = ["SocketOwner", "SocketThread", "bind_loopback", "check_loopback", "connect_loopback"]
 
 _log = logging.getLogger(__name__)
 
@@ -218,3 +220,35 @@ class SocketThread:
             # A stream that breaks must not take the acquisition with it, nor vanish unseen.
             _log.error("the thread %s broke and does no more: %r", self._thread.name, error)
             _log.debug("where it broke", exc_info=True)
+
+
+class SocketOwner:
+    """Something whose sockets live in a `SocketThread`; ends it with a ``with`` block."""
+
+    _thread: SocketThread
+
+    def close(self, deadline_s: float = 5.0) -> None:
+        """Send or answer what is still there, and end. A second call does nothing.
+
+        Parameters
+        ----------
+        deadline_s : float
+            How long to wait for the thread, s.
+
+        Raises
+        ------
+        PssrLiveError
+            The thread was still busy after that time.
+        """
+        self._thread.close(deadline_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -15,9 +15,9 @@ pytest.importorskip("onnxscript")
 import onnxruntime  # noqa: E402
 
 from pssr_live.errors import PssrLiveError, UsageError  # noqa: E402
+from pssr_live.evaluate.stacks import upsample  # noqa: E402
 from pssr_live.model import read_package  # noqa: E402
 from pssr_live_models.dataset import Batch  # noqa: E402
-from pssr_live_models.evaluate import bilinear  # noqa: E402
 from pssr_live_models.export import restore  # noqa: E402
 from pssr_live_models.movies import FIRST_EVALUATION_SEED, Movie  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("size", [(16, 16), (37, 43), (50, 41), (64, 62)])
 def test_an_untrained_network_is_bilinear_interpolation(size: tuple[int, int]) -> None:
     window = np.random.default_rng(0).poisson(50, (5, *size)).astype(np.uint16)
-    expected = bilinear(window[2])
+    expected = upsample(window[2], 4)
     expected += window[2].mean() - expected.mean()
     np.testing.assert_allclose(restore(LightUNet(), window), expected, atol=1e-3)
 
@@ -127,5 +127,5 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
         values = np.random.default_rng(1).normal(size=(1, 5, *size)).astype(np.float32)
         with torch.inference_mode():
             expected = network(torch.from_numpy(values)).numpy()
-        assert np.abs(expected[0, 0] - bilinear(values[0, 2])).max() > 0.01, "nothing was learnt"
+        assert np.abs(expected[0, 0] - upsample(values[0, 2], 4)).max() > 0.01, "nothing was learnt"
         np.testing.assert_allclose(exported.run(None, {"window": values})[0], expected, atol=1e-4)
