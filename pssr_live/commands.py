@@ -39,6 +39,7 @@ def add_commands(app: typer.Typer) -> None:
     models.command("list")(list_models)
     models.command("show")(show_model)
     models.command("verify")(verify_model)
+    models.command("import")(import_model)
     app.add_typer(models, name="models")
     log.command("export")(export_log)
     app.add_typer(log, name="log")
@@ -229,6 +230,47 @@ def verify_model(
             "use another engine, or reinstall the package",
         )
     typer.echo(f"{package.manifest.name}: hashes match; test pair reproduced on {report}")
+
+
+def import_model(
+    file: Annotated[Path, typer.Argument(help="Learner.export() (.pkl) or learn.save() (.pth).")],
+    out: Annotated[Path, typer.Option(help="Folder of the package, to be made.", metavar="DIR")],
+    name: Annotated[str, typer.Option(help="Name of the model: a-z, 0-9 and _.")],
+    pixel_size: Annotated[
+        tuple[float, float],
+        typer.Option(help="Smallest and largest raw pixel it is valid for, µm.", metavar="MIN MAX"),
+    ],
+    mean: Annotated[
+        float | None,
+        typer.Option(help="Mean of the training images (0 to 1), for weights alone (.pth)."),
+    ] = None,
+    std: Annotated[float | None, typer.Option(help="Their standard deviation.")] = None,
+) -> None:
+    """Make a package of a published PSSR learner; nothing in the file is executed."""
+    if (mean is None) != (std is None):
+        raise UsageError("--mean and --std", "only one of them is given", "give both or none")
+    statistics = None if mean is None or std is None else (mean, std)
+    with Console(stderr=True).status("starting") as status:
+        package = _tool("import_model")(
+            file,
+            out,
+            name=name,
+            pixel_size_um=pixel_size,
+            training_statistics=statistics,
+            on_step=status.update,
+        )
+    typer.echo(f"{package.manifest.name}: {package.manifest.description}; checked; in {out}")
+
+
+def _tool(name: str) -> Callable[..., Any]:
+    """Find a tool that needs more than the daemon."""
+    try:
+        (entry,) = entry_points(group="pssr_live.tools", name=name)
+        return cast(Callable[..., Any], entry.load())
+    except (ImportError, ValueError) as error:
+        raise ModelError(
+            f"the tool {name}", f"it is not installed ({error})", 'pip install "pssr-live[train]"'
+        ) from error
 
 
 def _window(name: str) -> Callable[[Any], int]:

@@ -68,6 +68,7 @@ def run_document(
             "window_length": manifest.window_length,
             "scale": manifest.scale,
             "normalisation": manifest.normalisation,
+            "training_statistics": manifest.training_statistics,
             "trained_on": manifest.trained_on,
         },
         "engine": asdict(engine),

@@ -36,7 +36,7 @@ class PackagedFile(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
-class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a model package says about itself (``manifest.json``).
 
     Attributes
@@ -60,6 +60,11 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Restored pixels per raw pixel and axis.
     normalisation : str
         ``window-zscore``: mean and standard deviation (scalars) of the whole window.
+        ``window-maximum``: the window is divided by its brightest pixel, then z-scored with
+        ``training_statistics``, as imported PSSR models were trained.
+    training_statistics : tuple of float, optional
+        Mean and standard deviation of the training images (brightest pixel 1); given if and only
+        if the normalisation is ``window-maximum``.
     min_size, max_size : int
         Smallest and largest H or W.
     pixel_size_um : tuple of float
@@ -79,7 +84,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     window_length: Annotated[int, Meta(ge=1, le=15)]
     centre: Annotated[int, Meta(ge=0)]
     scale: Annotated[int, Meta(ge=1, le=8)]
-    normalisation: Literal["window-zscore"]
+    normalisation: Literal["window-zscore", "window-maximum"]
+    training_statistics: tuple[float, Annotated[float, Meta(gt=0)]] | None = None
     min_size: Annotated[int, Meta(ge=1)]
     max_size: Annotated[int, Meta(ge=1)]
     pixel_size_um: tuple[float, float]
@@ -173,6 +179,12 @@ def read_package(folder: Path) -> ModelPackage:
         raise ModelError(
             f"model package {folder}",
             f"centre {manifest.centre} lies outside a window of {manifest.window_length}",
+            "correct the manifest",
+        )
+    if (manifest.normalisation == "window-maximum") != (manifest.training_statistics is not None):
+        raise ModelError(
+            f"model package {folder}",
+            "training_statistics belong to the normalisation window-maximum, and only to it",
             "correct the manifest",
         )
     network = _checked(folder, manifest.network)

@@ -45,7 +45,7 @@ def check_test_pair(
         Frame(pixels=plane, index=index, t_source_ns=0, t_host_ns=0)
         for index, plane in enumerate(window)
     ]
-    statistics = normalise(frames, scored)
+    statistics = normalise(frames, scored, model.manifest.training_statistics)
     running, report = prepare_engine(engine, precision, model, *window.shape[1:])
     try:
         difference = running.run(scored) - (expected - statistics.mean) / statistics.std

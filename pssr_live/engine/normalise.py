@@ -1,9 +1,9 @@
-"""Normalisation by the window's own statistics, and back.
+"""Normalisation by what the window itself holds, and back.
 
 Kept beside the network, in float32 with float64 statistics, so that it is the same for every
-engine and precision. Statistics of one window only make restoration a pure function of the
-window: no maximum of the whole movie (which the published code divides by), no flicker, and
-restored frames keep the raw intensity scale.
+engine and precision. What one window holds makes restoration a pure function of the window: no
+maximum of the whole movie (which the published code divides by), and restored frames keep the raw
+intensity scale.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ _TOP_VALUE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Mean and standard deviation of all pixels of a window, in raw intensities."""
+    """What is subtracted from a window and what it is then divided by, in raw intensities."""
 
     mean: float
     std: float
 
 
-def normalise(frames: Sequence[Frame], out: NDArray[np.float32]) -> Statistics:
+def normalise(
+    frames: Sequence[Frame],
+    out: NDArray[np.float32],
+    training: tuple[float, float] | None = None,
+) -> Statistics:
     """Write a window as z-scores.
 
     Parameters
@@ -42,6 +46,10 @@ def normalise(frames: Sequence[Frame], out: NDArray[np.float32]) -> Statistics:
         The window's frames, oldest first.
     out : ndarray, shape (1, len(frames), H, W), float32
         Where to write.
+    training : tuple of float or None
+        None: z-scores by the mean and standard deviation of all pixels of the window. Otherwise
+        the mean and standard deviation that a model was trained with, of images whose brightest
+        pixel is 1; the brightest pixel of the window is taken for 1.
 
     Returns
     -------
@@ -50,12 +58,21 @@ def normalise(frames: Sequence[Frame], out: NDArray[np.float32]) -> Statistics:
     """
     for plane, frame in zip(out[0], frames, strict=True):
         np.copyto(plane, frame.pixels)
+    if training is not None:
+        return _by_brightest_pixel(out, *training)
     mean = float(out.mean(dtype=np.float64))
     out -= np.float32(mean)
     # The mean in float32 misses the true one by a rounding error; the second moment does not care.
     std = float(np.sqrt(np.mean(np.square(out), dtype=np.float64))) or 1.0
     out *= np.float32(1.0 / std)
     return Statistics(mean, std)
+
+
+def _by_brightest_pixel(out: NDArray[np.float32], mean: float, std: float) -> Statistics:
+    brightest = max(float(out.max()), 0.0) or 1.0
+    out -= np.float32(mean * brightest)
+    out *= np.float32(1.0 / (std * brightest))
+    return Statistics(mean * brightest, std * brightest)
 
 
 def denormalise(

@@ -66,7 +66,7 @@ class Restorer:
             In the raw dtype and intensity scale. Depends on the window's pixels alone.
         """
         started = time.perf_counter()
-        statistics = normalise(window.frames, self._input)
+        statistics = normalise(window.frames, self._input, self._model.manifest.training_statistics)
         prediction = self._engine.run(self._input)
         centre = window.frames[window.centre]
         pixels = denormalise(prediction, statistics, centre.pixels.dtype)

@@ -1,0 +1,418 @@
+"""Make a model package of a published PSSR learner: ``pssr-live models import``.
+
+Nothing in the file is executed; see `pssr_live_models.inert_pickle`. Needs torch and onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from pssr_live.engine.check import check_test_pair
+from pssr_live.engine.normalise import normalise
+from pssr_live.errors import ModelError, StorageError, UsageError
+from pssr_live.frames import Frame
+from pssr_live.model import Manifest, ModelPackage, read_package
+from pssr_live_models.fastai_file import Saved, read_saved, state_dict
+from pssr_live_models.inert_pickle import Record, StoredTensor
+from pssr_live_models.package import npz, write_file, write_manifest
+from pssr_live_models.paper_network import SCALE, PaperNetwork, frozen
+
+__all__ = [
+    "MAX_SIZE",
+    "MIN_SIZE",
+    "ImportedLearner",
+    "import_package",
+    "onnx_bytes",
+    "read_learner",
+]
+
+MIN_SIZE = 16
+MAX_SIZE = 128
+"""Largest height or width in one piece, scanned pixels: the published code's tile.
+
+The attention layer compares (H/2 · W/2)² pairs of positions: 67 MB at 128×128, 9.4 GB at 440×440.
+"""
+
+_OPSET = 20
+_FIRST_LAYER = "model.layers.0.0.0.weight_v"
+_LONGEST_WINDOW = 15
+_TOLERANCE = 1e-2
+"""Largest difference of an fp32 engine from torch, in the network's own units; as ``verify``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedLearner:
+    """A published learner.
+
+    Attributes
+    ----------
+    network : PaperNetwork
+        Its network, in evaluation mode. What goes in and what comes out is on one scale.
+    training_statistics : tuple of float
+        That scale: mean and standard deviation of the training images (brightest pixel 1).
+    sha256 : str
+        Hash of the file.
+    """
+
+    network: PaperNetwork
+    training_statistics: tuple[float, float]
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    file: Path
+    name: str
+    pixel_size_um: tuple[float, float]
+    training_statistics: tuple[float, float] | None
+
+
+def read_learner(
+    file: Path, training_statistics: tuple[float, float] | None = None
+) -> ImportedLearner:
+    """Read a published learner.
+
+    Parameters
+    ----------
+    file : Path
+        ``Learner.export()`` (``.pkl``) or ``learn.save()`` (``.pth``).
+    training_statistics : tuple of float, optional
+        Mean and standard deviation that the training normalised by, for a file that holds weights
+        alone.
+
+    Returns
+    -------
+    ImportedLearner
+
+    Raises
+    ------
+    ModelError
+        The file is damaged, unsafe or not a PSSR network, or its normalisation is unknown.
+    """
+    saved = read_saved(file)
+    network = _network(saved)
+    before, after = _normalisation(saved, training_statistics)
+    network.scale_output(after[1] / before[1], (after[0] - before[0]) / before[1])
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ImportedLearner(network, before, digest)
+
+
+def import_package(
+    file: Path,
+    out: Path,
+    *,
+    name: str,
+    pixel_size_um: tuple[float, float],
+    training_statistics: tuple[float, float] | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> ModelPackage:
+    """Write a model package from a published learner, and check that it restores as torch does.
+
+    Parameters
+    ----------
+    file : Path
+        ``Learner.export()`` (``.pkl``) or ``learn.save()`` (``.pth``).
+    out : Path
+        Folder to make. It appears only when the package is complete and checked.
+    name : str
+        Name of the model: small letters, digits and underscores.
+    pixel_size_um : tuple of float
+        Range of raw pixel sizes that the model is valid for, µm.
+    training_statistics : tuple of float, optional
+        As in `read_learner`.
+    on_step : callable
+        Called with a few words as each step begins.
+
+    Returns
+    -------
+    ModelPackage
+
+    Raises
+    ------
+    UsageError
+        The name, the pixel sizes or the statistics make no sense.
+    ModelError
+        As `read_learner`, or the package restores differently.
+    StorageError
+        The folder is there already or cannot be written.
+    """
+    wanted = _Wanted(file, name, pixel_size_um, training_statistics)
+    _check_wanted(wanted)
+    if out.exists():
+        raise StorageError(f"folder {out}", "it is there already", "give a new one with --out")
+    on_step("reading weights")
+    learner = read_learner(file, training_statistics)
+    window = _test_window(learner.network.window_length)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".importing-", dir=out.parent) as draft:
+            folder = Path(draft) / "package"
+            folder.mkdir()
+            _write(folder, learner, window, wanted, on_step)
+            on_step("comparing with torch")
+            _check(read_package(folder))
+            folder.rename(out)
+    except OSError as error:
+        raise StorageError(f"folder {out}", str(error), "free space or choose another") from error
+    return read_package(out)
+
+
+def onnx_bytes(network: PaperNetwork) -> bytes:
+    """Write the network as ONNX that takes frames of any size.
+
+    Nothing is padded or cropped: the network resizes its own parts to each other, and padding
+    would change the averages over the frame that it looks at.
+
+    Parameters
+    ----------
+    network : PaperNetwork
+        Its kernels are replaced by what they amount to (`frozen`).
+
+    Returns
+    -------
+    bytes
+        One input ``window``, float32 ``(1, window_length, H, W)``, one output ``restored``,
+        float32 ``(1, 1, 4·H, 4·W)``.
+    """
+    height, width = (torch.export.Dim(name, min=8, max=4096) for name in ("height", "width"))
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            frozen(network),
+            (torch.zeros(1, network.window_length, 37, 42),),
+            dynamo=True,
+            opset_version=_OPSET,
+            external_data=False,
+            input_names=["window"],
+            output_names=["restored"],
+            dynamic_shapes={"window": {2: height, 3: width}},
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model: onnx.ModelProto = program.model_proto
+    graph = model.graph
+    # The exporter leaves stack traces and paths of the machine it ran on.
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _check_wanted(wanted: _Wanted) -> None:
+    name, (low, high), statistics = wanted.name, wanted.pixel_size_um, wanted.training_statistics
+    if re.fullmatch("[a-z0-9_]+", name) is None:
+        raise UsageError(
+            f"name {name!r}", "it has other signs than a-z, 0-9 and _", "give one like my_mf"
+        )
+    if not 0 < low <= high < float("inf"):
+        raise UsageError(
+            f"pixel sizes {low} to {high} µm",
+            "they are no range above 0",
+            "give the smallest and the largest, such as 0.15 0.20",
+        )
+    if statistics is not None and not (np.isfinite(statistics).all() and statistics[1] > 0):
+        raise UsageError(
+            f"mean {statistics[0]} and standard deviation {statistics[1]}",
+            "they are no numbers of images",
+            "give those of the training images, from 0 to 1",
+        )
+
+
+def _network(saved: Saved) -> PaperNetwork:
+    """Fill the published network with a file's weights, once they are known to fit."""
+
+    def refuse(why: str) -> ModelError:
+        return ModelError(
+            f"weights {saved.path}", why, "import a learner of the published PSSR network"
+        )
+
+    weights = state_dict(saved)
+    model = saved.root.get("model") if isinstance(saved.root, dict) else None
+    if isinstance(model, Record):
+        wrapper = model.attributes()
+        if (wrapper.get("scale"), wrapper.get("mode")) != (SCALE, "bilinear"):
+            raise refuse(f"its network does not first upsample {SCALE} times, bilinearly")
+    first = weights.get(_FIRST_LAYER)
+    if first is None or first.ndim != 4 or not 1 <= first.shape[1] <= _LONGEST_WINDOW:
+        raise refuse(f"its network has no {_FIRST_LAYER} for 1 to {_LONGEST_WINDOW} frames")
+    with torch.device("meta"):  # no time or memory for weights that are replaced
+        network = PaperNetwork(first.shape[1]).eval()
+    own = network.state_dict()
+    for name in own:
+        if name not in weights:
+            raise refuse(f"its network has no {name}")
+    for name, values in weights.items():
+        if name not in own:
+            raise refuse(f"its network has {name[:80]}, which the published one has not")
+        if values.shape != tuple(own[name].shape):
+            raise refuse(f"its {name} is {values.shape} instead of {tuple(own[name].shape)}")
+        if not np.isfinite(values).all():
+            raise refuse(f"its {name} has values that are no numbers")
+    tensors = {
+        name: torch.from_numpy(np.array(values)).to(own[name].dtype)
+        for name, values in weights.items()
+    }
+    network.load_state_dict(tensors, assign=True)
+    return network
+
+
+def _normalisation(
+    saved: Saved, given: tuple[float, float] | None
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Find mean and standard deviation of what goes in and of what comes out."""
+    data = saved.root.get("data") if isinstance(saved.root, dict) else None
+    if not isinstance(data, dict):
+        if given is None:
+            raise ModelError(
+                f"weights {saved.path}",
+                "it holds weights alone, not the normalisation they were trained with",
+                "import the exported learner (.pkl), or give --mean and --std of the training",
+            )
+        return given, given
+    if given is not None:
+        raise UsageError(
+            "--mean and --std",
+            "this learner says itself what it was trained with",
+            "leave them out",
+        )
+    stated = data.get("normalize")
+    if not isinstance(stated, dict):
+        return (0.0, 1.0), (0.0, 1.0)
+    mean, std = (_scalar(saved, stated.get(name), name) for name in ("mean", "std"))
+    if std <= 0:
+        raise ModelError(f"weights {saved.path}", f"its std is {std}", "import another learner")
+    before, after = (
+        (mean, std) if stated.get(side) is True else (0.0, 1.0) for side in ("do_x", "do_y")
+    )
+    return before, after
+
+
+def _scalar(saved: Saved, value: object, name: str) -> float:
+    values = saved.array(value) if isinstance(value, StoredTensor) else np.array([])
+    if values.size == 0 or not np.isfinite(values).all() or np.ptp(values) > 0:
+        raise ModelError(
+            f"weights {saved.path}",
+            f"the {name} of its normalisation is not one number",
+            "import a learner that was trained on images of one channel",
+        )
+    return float(values.flat[0])
+
+
+def _test_window(length: int) -> NDArray[np.uint16]:
+    """Draw a few spots that move, with shot noise; sizes that nothing divides."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:21, :17]
+    spots = rng.uniform(2, 15, (6, 2))
+    frames = []
+    for frame in range(length):
+        squares = [(rows - y - 0.3 * frame) ** 2 + (columns - x) ** 2 for y, x in spots]
+        frames.append(100 + 20 * rng.poisson(40 * np.exp(-np.array(squares) / 3).sum(axis=0) + 1))
+    return np.array(frames, np.uint16)
+
+
+def _write(
+    folder: Path,
+    learner: ImportedLearner,
+    window: NDArray[np.uint16],
+    wanted: _Wanted,
+    on_step: Callable[[str], None],
+) -> None:
+    network, kind, name = learner.network, _kind(learner.network), wanted.name
+    on_step("restoring the test window")
+    pair = npz({"window": window, "restored": _restore(learner, window)})
+    on_step("writing ONNX")
+    manifest = Manifest(
+        format=1,
+        name=name,
+        version="1.0.0",
+        description=f"{kind}, the published network, with the weights of {wanted.file.name}",
+        licence="that of the imported weights",
+        network=write_file(folder / f"{name}.onnx", onnx_bytes(network)),
+        test_pair=write_file(folder / "test_pair.npz", pair),
+        card=write_file(folder / "card.md", _card(learner, wanted).encode()),
+        window_length=network.window_length,
+        centre=network.centre,
+        scale=SCALE,
+        normalisation="window-maximum",
+        training_statistics=learner.training_statistics,
+        min_size=MIN_SIZE,
+        max_size=MAX_SIZE,
+        pixel_size_um=wanted.pixel_size_um,
+        trained_on=f"not stated in the imported file (sha256 {learner.sha256})",
+    )
+    write_manifest(folder, manifest)
+
+
+def _restore(learner: ImportedLearner, window: NDArray[np.uint16]) -> NDArray[np.float32]:
+    scored = np.empty((1, *window.shape), np.float32)
+    frames = [Frame(plane, index, 0, 0) for index, plane in enumerate(window)]
+    statistics = normalise(frames, scored, learner.training_statistics)
+    with torch.inference_mode():
+        restored = learner.network(torch.from_numpy(scored))[0, 0].numpy()
+    return np.asarray(restored * statistics.std + statistics.mean, np.float32)
+
+
+def _check(package: ModelPackage) -> None:
+    worst, report = check_test_pair(package, "auto", None)
+    if not worst <= _TOLERANCE:
+        raise ModelError(
+            f"model {package.manifest.name} on {report}",
+            f"it differs from torch by {worst:.3g} standard deviations",
+            "check that the learner restores with fastai; if so, report this",
+        )
+
+
+def _kind(network: PaperNetwork) -> str:
+    return "PSSR-SF" if network.window_length == 1 else "PSSR-MF"
+
+
+def _card(learner: ImportedLearner, wanted: _Wanted) -> str:
+    template = Path(__file__).with_name("import_card_template.md").read_text(encoding="utf-8")
+    mean, std = learner.training_statistics
+    given = wanted.training_statistics
+    return Template(template).substitute(
+        name=wanted.name,
+        kind=_kind(learner.network),
+        file=wanted.file.name,
+        sha256=learner.sha256,
+        frames=learner.network.window_length,
+        low=wanted.pixel_size_um[0],
+        high=wanted.pixel_size_um[1],
+        min_size=MIN_SIZE,
+        max_size=MAX_SIZE,
+        mean=f"{mean:.6g}",
+        std=f"{std:.6g}",
+        statistics="" if given is None else f" --mean {given[0]} --std {given[1]}",
+    )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep to itself what the exporter says about its own affairs."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            yield
+    finally:
+        log.setLevel(level)
