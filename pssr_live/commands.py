@@ -36,6 +36,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(verify)
     app.command()(evaluate)
     app.command()(doctor)
+    app.command()(bench)
     models.command("list")(list_models)
     models.command("show")(show_model)
     models.command("verify")(verify_model)
@@ -191,6 +192,32 @@ def doctor() -> None:
 
     for line in examine():
         typer.echo(line)
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="Name of a model or a package folder.")] = "neuron_mf",
+    engine: Annotated[
+        Literal["auto", "openvino", "onnxruntime"],
+        typer.Option(help="Only this engine; auto: all side by side."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        typer.Option(help="For the whole daemon; as for a run."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less than a minute, coarser, without memory.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON to make.", metavar="FILE.json")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot to make.", metavar="FILE.png|.svg")
+    ] = None,
+) -> None:
+    """Measure what this machine can do, beside the budget. Let it rest meanwhile."""
+    from pssr_live.bench.command import run_bench
+    from pssr_live.settings import RunSettings
+
+    settings = RunSettings(model=model, engine=engine, precision=precision)
+    run_bench(settings, quick=quick, out=out, picture=plot)
 
 
 def list_models() -> None:

@@ -1,0 +1,1 @@
+"""``pssr-live bench``: what this machine can do, as ratios measured within one run."""
