@@ -32,12 +32,9 @@ from pssr_live.frames import Frame, Window  # noqa: E402
 from pssr_live.model import ModelPackage, read_package  # noqa: E402
 from pssr_live_models import packages_folder  # noqa: E402
 from pssr_live_models.fastai_file import read_saved, state_dict  # noqa: E402
-from pssr_live_models.import_weights import (  # noqa: E402
-    ImportedLearner,
-    import_package,
-    read_learner,
-)
+from pssr_live_models.import_weights import import_package  # noqa: E402
 from pssr_live_models.inert_pickle import Record  # noqa: E402
+from pssr_live_models.learner import ImportedLearner, read_learner  # noqa: E402
 
 CONFORMANCE = Path(__file__).parents[3] / "shared" / "conformance" / "paper_network"
 DO_Y = (b'do_yr"\x1e\x00\x00\x88', b'do_yr"\x1e\x00\x00\x89')
