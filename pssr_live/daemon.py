@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,10 @@ def run_daemon(settings: RunSettings, console: Console) -> None:
     if show and not has_windows():
         raise WindowError(
             "--view", "the viewer is not installed", 'pip install "pssr-live[gui]", or --no-view'
+        )
+    if settings.view and not (has_display() or os.environ.get("QT_QPA_PLATFORM")):
+        raise WindowError(
+            "--view", "there is no display", "run it in a desktop session, or leave it out"
         )
     with _interrupts() as interrupts:
         session = Session(settings)

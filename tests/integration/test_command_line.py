@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def test_without_arguments_the_help_is_shown(pssr_live: CommandLine) -> None:
     ended = pssr_live()
     assert ended.code == 0
     assert "Restore undersampled confocal frames" in ended.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a display")
+def test_a_viewer_that_is_asked_for_and_cannot_open_is_an_error(
+    pssr_live: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(variable, raising=False)
+    ended = pssr_live("--scope", "sim", "--size", "64", "--frames", "3", "--view")
+    assert ended.code == 8
+    assert "no display" in ended.stderr
+    assert not (pssr_live.folder / "runs").exists()
 
 
 @pytest.mark.parametrize(
