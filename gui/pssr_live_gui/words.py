@@ -171,7 +171,7 @@ def trouble(status: Status) -> tuple[Literal["lost", "flag"], str] | None:
         parts.append(f"{count_of(status.frames_lost_at_source, 'frame')} lost at the source")
     if status.frames_skipped_live:
         skipped = count_of(status.frames_skipped_live, "frame")
-        parts.append(f"{skipped} skipped live (restored at the end)")
+        parts.append(f"{skipped} skipped live (restored later)")
     parts.extend(status.warnings[-1:])
     if not parts:
         return None

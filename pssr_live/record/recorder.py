@@ -61,17 +61,11 @@ class RawRecorder:
         self._annotations = annotations
         self._truth: StackWriter | None = None
         self._last_index: int | None = None
-        self._lost = 0
 
     @property
     def recorded(self) -> int:
         """Frames whose planes are safe; may be read from any thread."""
         return len(self._planes)
-
-    @property
-    def lost(self) -> int:
-        """Frames missing in the source's count so far; may be read from any thread."""
-        return self._lost
 
     def open(self, info: StreamInfo) -> None:
         """Make the raw stack.
@@ -159,7 +153,6 @@ class RawRecorder:
     def _log_frame(self, frame: Frame, plane: int, recorded_ns: int) -> None:
         lost = 0 if self._last_index is None else frame.index - self._last_index - 1
         if lost:
-            self._lost += lost
             self._log.write(
                 LostEvent(
                     t_host_ns=frame.t_host_ns,
@@ -217,7 +210,6 @@ class RestoredRecorder:
         self._started = started
         self._annotations = annotations
         self._restored = 0
-        self._skipped_live = 0
 
     @property
     def restored(self) -> int:
@@ -228,11 +220,6 @@ class RestoredRecorder:
     def committed(self) -> int:
         """Planes that readers see; may be read from any thread."""
         return self._stack.committed
-
-    @property
-    def skipped_live(self) -> int:
-        """Frames that live has skipped; may be read from any thread."""
-        return self._skipped_live
 
     def open(self, info: StreamInfo) -> None:
         """Make the restored stack.
@@ -275,7 +262,6 @@ class RestoredRecorder:
 
     def skip(self, indices: Sequence[int], reason: str) -> None:
         """Log frames that live skips."""
-        self._skipped_live += len(indices)
         self._log.write(
             SkippedLiveEvent(t_host_ns=time.monotonic_ns(), indices=list(indices), reason=reason)
         )

@@ -24,6 +24,7 @@ from pssr_live.record import (
     StopRecord,
     Summary,
 )
+from pssr_live.record.log import LostEvent, SkippedLiveEvent, read_log
 from pssr_live.source import StreamInfo
 from tests.gui.helpers import PIXEL_UM, SCALE, STARTED, raw_frame, restored_frame
 
@@ -78,12 +79,15 @@ def write_run(
     killed = out / "killed"
     if not ended:
         shutil.copytree(folder.path, killed)
+    events = read_log(folder.log)
+    skipped = [index for e in events if isinstance(e, SkippedLiveEvent) for index in e.indices]
+    lost = sum(e.last_index - e.first_index + 1 for e in events if isinstance(e, LostEvent))
     summary = Summary(
         frames_received=frames,
         frames_recorded=frames,
         frames_restored=restored,
-        frames_skipped_live=predicted.skipped_live,
-        frames_lost_at_source=raw.lost,
+        frames_skipped_live=len(skipped),
+        frames_lost_at_source=lost,
         latency_ms=LatencyMs(p50=62.0, p99=81.0),
     )
     log.write(StopRecord(stopped=STARTED, t_host_ns=0, reason="frames", summary=summary))

@@ -71,7 +71,7 @@ def test_losses_come_before_warnings() -> None:
     )
     assert found == (
         "lost",
-        "⚠ 1 frame lost at the source · 2 frames skipped live (restored at the end) · new",
+        "⚠ 1 frame lost at the source · 2 frames skipped live (restored later) · new",
     )
     assert words.trouble(status_of("r", warnings=("hot",))) == ("flag", "⚠ hot")
 
