@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from pssr_live import __version__
 from pssr_live.commands import add_commands
 from pssr_live.errors import PssrLiveError, UsageError
+from pssr_live.settings import EngineName, Precision
 
 __all__ = ["app", "main"]
 
@@ -93,7 +94,7 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime"] | None,
+        EngineName | None,
         typer.Option(
             help="auto takes the first that can and says which; a named one runs or is an error.",
             show_default="auto",
@@ -101,9 +102,9 @@ def run(
         ),
     ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        Precision | None,
         typer.Option(
-            help="Arithmetic of the engine; bf16 is faster and less exact.",
+            help="Arithmetic of the engine; the shorter, the faster and the less exact.",
             show_default="fp32",
             rich_help_panel=ENGINE,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from pssr_live.errors import ModelError, StorageError, UsageError, WindowError
+from pssr_live.settings import EngineName, Precision
 
 __all__ = ["add_commands"]
 
@@ -70,10 +71,8 @@ def restore(
     ],
     out: Annotated[Path, typer.Option(help="OME-TIFF to make.", metavar="FILE")],
     model: Annotated[str, typer.Option(help="Name of a model or a package folder.")] = "neuron_mf",
-    engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="As for a run.")
-    ] = "auto",
-    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="As for a run.")] = None,
+    engine: Annotated[EngineName, typer.Option(help="As for a run.")] = "auto",
+    precision: Annotated[Precision | None, typer.Option(help="As for a run.")] = None,
 ) -> None:
     """Restore a recorded movie: the same code, and the same bytes, as live."""
     from pssr_live.offline import restore_file
@@ -197,11 +196,11 @@ def doctor() -> None:
 def bench(
     model: Annotated[str, typer.Option(help="Name of a model or a package folder.")] = "neuron_mf",
     engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime"],
+        EngineName,
         typer.Option(help="Only this engine; auto: all side by side."),
     ] = "auto",
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        Precision | None,
         typer.Option(help="For the whole daemon; as for a run."),
     ] = None,
     quick: Annotated[
@@ -240,9 +239,7 @@ def show_model(
 
 def verify_model(
     model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
-    engine: Annotated[
-        Literal["auto", "openvino", "onnxruntime"], typer.Option(help="As for a run.")
-    ] = "auto",
+    engine: Annotated[EngineName, typer.Option(help="As for a run.")] = "auto",
 ) -> None:
     """Check a package's hashes and run its test pair."""
     from pssr_live.engine.check import check_test_pair

@@ -7,7 +7,7 @@ Nothing in a package is executed: the manifest is JSON with a strict schema, the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 
 from pssr_live.errors import ModelError
 
-__all__ = ["Manifest", "ModelPackage", "find_model", "read_package", "shipped_models"]
+__all__ = [
+    "Manifest",
+    "ModelPackage",
+    "PackagedFile",
+    "TestPair",
+    "Tiling",
+    "Variant",
+    "find_model",
+    "read_package",
+    "shipped_models",
+]
 
 ENTRY_POINTS = "pssr_live.models"
 MANIFEST = "manifest.json"
@@ -36,6 +46,30 @@ class PackagedFile(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
+Variant = Literal["fp16", "int8"]
+"""Arithmetic that needs a network file of its own; fp32 and bf16 run the fp32 file."""
+
+
+class Tiling(Struct, frozen=True, forbid_unknown_fields=True):
+    """How frames that do not fit are restored in parts.
+
+    Attributes
+    ----------
+    size : int
+        Largest H or W that is restored in one piece, raw pixels; larger frames are cut into tiles
+        of at most this size.
+    overlap : int
+        Raw pixels that neighbouring tiles share; at least twice the reach of the network's
+        receptive field where seams must not show at all.
+    seam_blur : bool
+        Blur the seams as the published code does (10 restored pixels, Gaussian σ = 1).
+    """
+
+    size: Annotated[int, Meta(ge=16)]
+    overlap: Annotated[int, Meta(ge=0)]
+    seam_blur: bool = False
+
+
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What a model package says about itself (``manifest.json``).
 
@@ -49,9 +83,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
         ONNX with one input ``window``, float32 ``(1, window_length, H, W)``, and one output
         ``restored``, float32 ``(1, 1, scale·H, scale·W)``, both normalised; any H, W from
         ``min_size`` up: what the network must pad, it pads and crops inside.
+    variants : dict, optional
+        The same network for other arithmetic, by precision: ``fp16`` (casts inside; input and
+        output stay float32) and ``int8`` (quantised after training, QDQ).
     test_pair : PackagedFile
         ``.npz`` with ``window`` (uint16 ``(window_length, H, W)``) and ``restored`` (float32
-        ``(scale·H, scale·W)``, raw intensity scale), made in fp32.
+        ``(scale·H, scale·W)``: what the network gives in fp32, in raw intensities, before the mean
+        is kept); also ``truth`` (float32, like ``restored``) where there is one.
     card : PackagedFile
         Model card, Markdown.
     window_length, centre : int
@@ -65,8 +103,12 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
     training_statistics : tuple of float, optional
         Mean and standard deviation of the training images (brightest pixel 1); given if and only
         if the normalisation is ``window-maximum``.
+    keeps_mean : bool
+        A restored frame is shifted so that its mean is that of the raw frame it restores.
     min_size, max_size : int
         Smallest and largest H or W.
+    tiling : Tiling, optional
+        How frames are restored in parts; without it, all are restored in one piece.
     pixel_size_um : tuple of float
         Range of raw pixel sizes that the model is valid for, µm.
     trained_on : str
@@ -81,15 +123,39 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
     network: PackagedFile
     test_pair: PackagedFile
     card: PackagedFile
+    variants: dict[Variant, PackagedFile] = {}
     window_length: Annotated[int, Meta(ge=1, le=15)]
     centre: Annotated[int, Meta(ge=0)]
     scale: Annotated[int, Meta(ge=1, le=8)]
     normalisation: Literal["window-zscore", "window-maximum"]
     training_statistics: tuple[float, Annotated[float, Meta(gt=0)]] | None = None
+    keeps_mean: bool = False
     min_size: Annotated[int, Meta(ge=1)]
     max_size: Annotated[int, Meta(ge=1)]
+    tiling: Tiling | None = None
     pixel_size_um: tuple[float, float]
     trained_on: str
+
+
+@dataclass(frozen=True, slots=True)
+class TestPair:
+    """What an engine must reproduce.
+
+    Attributes
+    ----------
+    window : ndarray, shape (window_length, H, W), uint16
+        Raw frames.
+    restored : ndarray, shape (scale·H, scale·W), float32
+        What the network gives in fp32, in raw intensities, before the mean is kept.
+    truth : ndarray, shape (scale·H, scale·W), float32, or None
+        What should have been restored, in raw intensities, where it is known.
+    """
+
+    __test__ = False
+
+    window: NDArray[np.uint16]
+    restored: NDArray[np.float32]
+    truth: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +170,52 @@ class ModelPackage:
         What it says.
     network : bytes
         The ONNX file's bytes, the very ones that were hashed.
+    variants : dict
+        The same for other arithmetic, by precision.
     """
 
     folder: Path
     manifest: Manifest
     network: bytes
+    variants: Mapping[str, bytes]
 
     @property
     def network_sha256(self) -> str:
         """Hash of the network, hexadecimal."""
         return self.manifest.network.sha256
 
-    def test_pair(self) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
-        """Read the test pair.
+    def network_for(self, precision: str) -> bytes:
+        """Choose the ONNX file for an engine's arithmetic.
+
+        Parameters
+        ----------
+        precision : str
+            ``fp32``, ``bf16``, ``fp16`` or ``int8``.
 
         Returns
         -------
-        window : ndarray, shape (window_length, H, W), uint16
-        restored : ndarray, shape (scale·H, scale·W), float32
+        bytes
+
+        Raises
+        ------
+        ModelError
+            The package holds no network for this precision.
         """
+        if precision in ("fp32", "bf16"):
+            return self.network
+        try:
+            return self.variants[precision]
+        except KeyError:
+            raise ModelError(
+                f"model {self.manifest.name} cannot run in {precision}",
+                f"its package holds {', '.join(['fp32', *self.variants])} only",
+                "choose another --precision, or another model",
+            ) from None
+
+    def test_pair(self) -> TestPair:
+        """Read the test pair."""
         with np.load(self.folder / self.manifest.test_pair.file, allow_pickle=False) as pair:
-            return pair["window"], pair["restored"]
+            return TestPair(pair["window"], pair["restored"], pair.get("truth"))
 
     def card(self) -> str:
         """Read the model card (Markdown)."""
@@ -188,9 +279,10 @@ def read_package(folder: Path) -> ModelPackage:
             "correct the manifest",
         )
     network = _checked(folder, manifest.network)
+    variants = {str(name): _checked(folder, file) for name, file in manifest.variants.items()}
     _checked(folder, manifest.test_pair)
     _checked(folder, manifest.card)
-    return ModelPackage(folder=folder, manifest=manifest, network=network)
+    return ModelPackage(folder=folder, manifest=manifest, network=network, variants=variants)
 
 
 def _checked(folder: Path, packaged: PackagedFile) -> bytes:

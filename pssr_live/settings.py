@@ -21,8 +21,8 @@ __all__ = [
     "load_settings",
 ]
 
-EngineName = Literal["auto", "openvino", "onnxruntime"]
-Precision = Literal["fp32", "bf16"]
+EngineName = Literal["auto", "tensorrt", "tensorrt-rtx", "cuda", "openvino", "onnxruntime", "torch"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Preset = Literal["neuron", "u2os"]
 
 PositiveInt = Annotated[int, Meta(ge=1)]
@@ -125,7 +125,7 @@ class RunSettings(_Section, frozen=True):
         Folder in which the run folder is made.
     engine : str
         Engine to run the model with; ``auto`` takes the first that can.
-    precision : {"fp32", "bf16"} or None
+    precision : {"fp32", "fp16", "bf16", "int8"} or None
         Arithmetic of the engine; None for the engine's most exact.
     publish, control : str
         Endpoints of the stream and of the control socket; port ``*`` is any free one.

@@ -125,7 +125,8 @@ class EngineContract(ABC):
 
     def test_the_package_s_test_pair_is_reproduced(self) -> None:
         """The engine computes what the network's author computed."""
-        window, expected = self.model().test_pair()
+        pair = self.model().test_pair()
+        window, expected = pair.window, pair.restored
         mean, std = window.mean(dtype=np.float64), window.std(dtype=np.float64)
         scored = ((window - mean) / std).astype(np.float32)[None]
         engine = self.make()

@@ -108,16 +108,13 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _frame(graph: onnx.GraphProto, network: LightUNet) -> None:
-    """Put around the levels what `LightUNet.forward` does, for any H and W."""
+    """Put around the levels what `LightUNet.predict` does, for any H and W."""
     constants = {
         "step": np.array([STEP], np.int64),
         "scale": np.array([network.scale], np.int64),
         "no_padding": np.zeros(6, np.int64),
         "crop_starts": np.zeros(2, np.int64),
         "height_and_width": np.array([2, 3], np.int64),
-        "centre": np.array([network.centre], np.int64),
-        "centre_end": np.array([network.centre + 1], np.int64),
-        "frames": np.array([1], np.int64),
     }
     node = helper.make_node
     before = [
@@ -129,12 +126,7 @@ def _frame(graph: onnx.GraphProto, network: LightUNet) -> None:
     ]
     after = [
         node("Mul", ["size", "scale"], ["crop_ends"]),
-        node("Slice", ["uncropped", "crop_starts", "crop_ends", "height_and_width"], ["cropped"]),
-        node("Slice", ["window", "centre", "centre_end", "frames"], ["middle"]),
-        node("ReduceMean", ["middle", "height_and_width"], ["mean_wanted"]),
-        node("ReduceMean", ["cropped", "height_and_width"], ["mean_reached"]),
-        node("Sub", ["mean_wanted", "mean_reached"], ["correction"]),
-        node("Add", ["cropped", "correction"], ["restored"]),
+        node("Slice", ["uncropped", "crop_starts", "crop_ends", "height_and_width"], ["restored"]),
     ]
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:]
@@ -165,12 +157,12 @@ def restore(network: LightUNet, window: NDArray[np.uint16]) -> NDArray[np.float3
     Returns
     -------
     ndarray, shape (scale·H, scale·W), float32
-        In the raw frames' intensity scale, neither rounded nor clipped.
+        In the raw frames' intensity scale, neither rounded nor clipped, before the mean is kept.
     """
     values, mean, std = normalise(window)
     network.eval()
     with torch.inference_mode():
-        restored = network(torch.from_numpy(values[None]))[0, 0].numpy()
+        restored = network.predict(torch.from_numpy(values[None]))[0, 0].numpy()
     return np.asarray(restored * np.float32(std) + np.float32(mean), np.float32)
 
 
@@ -180,6 +172,7 @@ def write_package(
     description: Description,
     window: NDArray[np.uint16],
     card: str,
+    truth: NDArray[np.float32] | None = None,
 ) -> ModelPackage:
     """Write a package and read it back.
 
@@ -195,6 +188,8 @@ def write_package(
         Raw frames for the test pair.
     card : str
         Model card, Markdown.
+    truth : ndarray, shape (scale·H, scale·W), float32, optional
+        What should be restored from ``window``, in raw intensities.
 
     Returns
     -------
@@ -202,6 +197,8 @@ def write_package(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pair: dict[str, NDArray[Any]] = {"window": window, "restored": restore(network, window)}
+    if truth is not None:
+        pair["truth"] = truth
     manifest = Manifest(
         format=1,
         name=description.name,
@@ -215,6 +212,7 @@ def write_package(
         centre=network.centre,
         scale=network.scale,
         normalisation="window-zscore",
+        keeps_mean=True,
         min_size=MIN_SIZE,
         max_size=MAX_SIZE,
         pixel_size_um=description.pixel_size_um,

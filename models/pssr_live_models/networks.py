@@ -107,11 +107,8 @@ class LightUNet(nn.Module):
         upsampled = functional.conv2d(middle, self.bilinear, stride=_FOLD)
         return functional.pixel_shuffle(self.head(half) + upsampled, _FOLD * self.scale)
 
-    def forward(self, window: Tensor) -> Tensor:
-        """Restore frames of any size: pad at the far edges, restore, crop, keep the mean.
-
-        The mean of a restored frame is that of the raw frame it restores, so that intensity over
-        time (bleaching, calcium) can be measured in either.
+    def predict(self, window: Tensor) -> Tensor:
+        """Restore frames of any size: pad at the far edges, restore, crop.
 
         Parameters
         ----------
@@ -125,7 +122,21 @@ class LightUNet(nn.Module):
         height, width = window.shape[-2:]
         padding = (0, -width % STEP, 0, -height % STEP)
         restored = self.levels(functional.pad(window, padding, mode="replicate"))
-        restored = restored[..., : self.scale * height, : self.scale * width]
+        return restored[..., : self.scale * height, : self.scale * width]
+
+    def forward(self, window: Tensor) -> Tensor:
+        """Restore frames as the daemon does: with the mean of the raw frame that is restored.
+
+        Parameters
+        ----------
+        window : Tensor, shape (N, window_length, H, W), float32
+            Normalised frames.
+
+        Returns
+        -------
+        Tensor, shape (N, 1, scale·H, scale·W), float32
+        """
+        restored = self.predict(window)
         middle = window[:, self.centre : self.centre + 1]
         means = (frame.float().mean(dim=(-2, -1), keepdim=True) for frame in (middle, restored))
         return restored + (next(means) - next(means))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pssr_live.model import ModelPackage
 
-__all__ = ["Engine", "EngineReport", "Refusal"]
+__all__ = ["Check", "Engine", "EngineReport", "Refusal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,32 @@ class Refusal:
 
     engine: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison of an engine with fp32 on the processor, before it goes live.
+
+    Attributes
+    ----------
+    what : str
+        ``test pair`` or ``first window``.
+    psnr_db : float
+        Peak signal-to-noise ratio of the engine's pixels, fp32 taken for the truth; infinite if
+        they are equal.
+    floor_db : float
+        What it must reach in this precision.
+    drop_db : float or None
+        How much nearer fp32 comes to the true image; None where the truth is not known.
+    cached : bool
+        True if the comparison was made earlier, for the same engine, model and size.
+    """
+
+    what: str
+    psnr_db: float
+    floor_db: float
+    drop_db: float | None = None
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +78,13 @@ class EngineReport:
         Time to compile and warm up, ms.
     refused : tuple of Refusal
         Engines that were tried before this one.
+    cached : bool or None
+        True: compiled earlier and loaded from the cache; False: built now; None: this engine keeps
+        no cache.
+    tiles : int
+        Parts that a frame is restored in.
+    checks : tuple of Check
+        What it passed before it went live.
     """
 
     requested: str
@@ -62,6 +95,9 @@ class EngineReport:
     threads: int
     prepare_ms: float
     refused: Sequence[Refusal] = field(default=())
+    cached: bool | None = None
+    tiles: int = 1
+    checks: Sequence[Check] = field(default=())
 
     def __str__(self) -> str:
         return f"{self.engine} {self.precision} on {self.device}"

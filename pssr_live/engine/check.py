@@ -39,16 +39,16 @@ def check_test_pair(
     EngineError
         The engine cannot run the model.
     """
-    window, expected = model.test_pair()
-    scored = np.empty((1, *window.shape), np.float32)
+    pair = model.test_pair()
+    scored = np.empty((1, *pair.window.shape), np.float32)
     frames = [
         Frame(pixels=plane, index=index, t_source_ns=0, t_host_ns=0)
-        for index, plane in enumerate(window)
+        for index, plane in enumerate(pair.window)
     ]
     statistics = normalise(frames, scored, model.manifest.training_statistics)
-    running, report = prepare_engine(engine, precision, model, *window.shape[1:])
+    running, report = prepare_engine(engine, precision, model, *pair.window.shape[1:])
     try:
-        difference = running.run(scored) - (expected - statistics.mean) / statistics.std
+        difference = running.run(scored) - (pair.restored - statistics.mean) / statistics.std
     finally:
         running.close()
     return float(np.abs(difference).max()), report

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pssr_live.frames import Frame, Pixels
 
-__all__ = ["Statistics", "denormalise", "normalise"]
+__all__ = ["Statistics", "denormalise", "keep_mean", "normalise"]
 
 _BLOCK_PIXELS = 1 << 17
 """Pixels that are scaled at a time: small enough to stay in a core's cache."""
@@ -73,6 +73,33 @@ def _by_brightest_pixel(out: NDArray[np.float32], mean: float, std: float) -> St
     out -= np.float32(mean * brightest)
     out *= np.float32(1.0 / (std * brightest))
     return Statistics(mean * brightest, std * brightest)
+
+
+def keep_mean(
+    statistics: Statistics, raw: NDArray[np.float32], prediction: NDArray[np.float32]
+) -> Statistics:
+    """Shift what will be added, so that the restored frame gets the mean of its raw frame.
+
+    Intensity over time (bleaching, calcium) can then be measured in either stack.
+
+    Parameters
+    ----------
+    statistics : Statistics
+        Of the window.
+    raw : ndarray, shape (H, W), float32
+        The frame that is restored, z-scores.
+    prediction : ndarray, shape (scale·H, scale·W), float32
+        z-scores.
+
+    Returns
+    -------
+    Statistics
+        To bring the prediction back with.
+    """
+    # Sums by rows are exact enough in float32, and a third faster than in float64.
+    predicted = float(prediction.mean(axis=1).mean(dtype=np.float64))
+    shift = float(raw.mean(dtype=np.float64)) - predicted
+    return Statistics(statistics.mean + statistics.std * shift, statistics.std)
 
 
 def denormalise(

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from pssr_live.engine.base import Engine, EngineReport
-from pssr_live.engine.normalise import denormalise, normalise
+from pssr_live.engine.normalise import denormalise, keep_mean, normalise
 from pssr_live.engine.select import prepare_engine
 from pssr_live.frames import Restored, Window, read_only
 from pssr_live.model import ModelPackage
@@ -68,6 +68,8 @@ class Restorer:
         started = time.perf_counter()
         statistics = normalise(window.frames, self._input, self._model.manifest.training_statistics)
         prediction = self._engine.run(self._input)
+        if self._model.manifest.keeps_mean:
+            statistics = keep_mean(statistics, self._input[0, window.centre], prediction)
         centre = window.frames[window.centre]
         pixels = denormalise(prediction, statistics, centre.pixels.dtype)
         finished = time.perf_counter()

@@ -37,7 +37,8 @@ def onnxruntime_runs(package: ModelPackage, values: NDArray[np.float32]) -> NDAr
 def test_openvino_reproduces_the_test_pair(
     package: ModelPackage, restorer: evaluate.Restorer
 ) -> None:
-    window, expected = package.test_pair()
+    pair = package.test_pair()
+    window, expected = pair.window, pair.restored
     assert window.dtype == np.uint16
     assert expected.dtype == np.float32
     assert expected.shape == (4 * window.shape[1], 4 * window.shape[2])
@@ -45,7 +46,8 @@ def test_openvino_reproduces_the_test_pair(
 
 
 def test_onnxruntime_reproduces_the_test_pair(package: ModelPackage) -> None:
-    window, expected = package.test_pair()
+    pair = package.test_pair()
+    window, expected = pair.window, pair.restored
     values, mean, std = evaluate.normalise(window)
     restored = onnxruntime_runs(package, values[None])[0, 0] * std + mean
     np.testing.assert_allclose(restored, expected, atol=1e-4 * std)
@@ -105,7 +107,7 @@ def test_a_window_without_contrast_stays_what_it_is(restorer: evaluate.Restorer)
 def test_brighter_frames_give_brighter_restored_frames(
     package: ModelPackage, restorer: evaluate.Restorer
 ) -> None:
-    window = package.test_pair()[0]
+    window = package.test_pair().window
     dim = window.astype(np.float64)
     np.testing.assert_allclose(
         restorer(3 * dim + 500), 3 * restorer(dim) + 500, atol=1e-2 * dim.std()
@@ -115,7 +117,7 @@ def test_brighter_frames_give_brighter_restored_frames(
 def test_a_restored_frame_has_the_mean_of_its_raw_frame(
     package: ModelPackage, restorer: evaluate.Restorer
 ) -> None:
-    window = package.test_pair()[0]
+    window = package.test_pair().window
     fading = (window * np.linspace(1.2, 0.8, 5)[:, None, None]).astype(np.uint16)
     for frames in (window, fading, fading[:, :50, :41]):
         assert restorer(frames).mean() == pytest.approx(frames[2].mean(), rel=1e-4)

@@ -119,13 +119,14 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
     state = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
     network = LightUNet()
     network.load_state_dict(state["best_weights"])
-    window, restored = package.test_pair()
+    pair = package.test_pair()
+    window, restored = pair.window, pair.restored
     np.testing.assert_allclose(restore(network, window), restored, atol=1e-3)
 
     exported = onnxruntime.InferenceSession(package.network, providers=["CPUExecutionProvider"])
     for size in ((16, 17), (32, 32), (50, 75), (137, 147)):
         values = np.random.default_rng(1).normal(size=(1, 5, *size)).astype(np.float32)
         with torch.inference_mode():
-            expected = network(torch.from_numpy(values)).numpy()
+            expected = network.predict(torch.from_numpy(values)).numpy()
         assert np.abs(expected[0, 0] - upsample(values[0, 2], 4)).max() > 0.01, "nothing was learnt"
         np.testing.assert_allclose(exported.run(None, {"window": values})[0], expected, atol=1e-4)
