@@ -94,8 +94,9 @@ class Samples:
 
     Parameters
     ----------
-    movies : sequence of Movie
-        Frames of any size from ``crop`` up.
+    groups : sequence of (float, sequence of Movie)
+        Movies with frames of any size from ``crop`` up; a group's number is the share of the
+        samples that come from it.
     seed : int
         Same seed, same samples.
     crop : int
@@ -105,9 +106,16 @@ class Samples:
     """
 
     def __init__(
-        self, movies: Sequence[Movie], seed: int, *, crop: int, length: int = 5, centre: int = 2
+        self,
+        groups: Sequence[tuple[float, Sequence[Movie]]],
+        seed: int,
+        *,
+        crop: int,
+        length: int = 5,
+        centre: int = 2,
     ) -> None:
-        self._movies = movies
+        self._groups = [movies for _, movies in groups]
+        self._shares = [share for share, _ in groups]
         self._seed = seed
         self._crop = crop
         self._length = length
@@ -137,11 +145,12 @@ class Samples:
     def _draw(
         self, rng: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-        movie = self._movies[int(rng.integers(len(self._movies)))]
+        movies = self._groups[int(rng.choice(len(self._groups), p=self._shares))]
+        movie = movies[int(rng.integers(len(movies)))]
         count, height, width = movie.frames.shape
         index = int(rng.integers(count))
         available = list(range(count))
-        if rng.random() < 1 / 8:
+        if self._length > 1 and rng.random() < 1 / 8:
             lost = rng.choice([-2, -1, 1, 2], size=rng.integers(1, 3), replace=False) + index
             available = [have for have in available if have not in lost]
         chosen = window_frames(index, available, length=self._length, centre=self._centre)

@@ -1,6 +1,6 @@
-"""Recompute a model card's figures: ``python -m pssr_live_models.evaluate neuron_mf``.
+"""Recompute the figures of the model cards: ``python -m pssr_live_models.evaluate --card``.
 
-Runs the package with OpenVINO, without torch. Needs scikit-image.
+Runs the packages as the daemon does, without torch. Needs scikit-image.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import openvino
-import tifffile
 from numpy.typing import NDArray
 
+from pssr_live.engine.base import Engine
+from pssr_live.engine.normalise import keep_mean, normalise
+from pssr_live.engine.select import prepare_engine
 from pssr_live.errors import PssrLiveError
 from pssr_live.evaluate.stacks import upsample
+from pssr_live.frames import Frame
 from pssr_live.metrics import fidelity
-from pssr_live.model import ModelPackage, find_model
+from pssr_live.model import ModelPackage, find_model, shipped_models
 from pssr_live.settings import Preset
-from pssr_live_models.dataset import normalise, window_frames
-from pssr_live_models.movies import (
-    FIRST_EVALUATION_SEED,
-    PRESETS,
-    Movie,
-    degraded_movie,
-    simulated_movie,
-)
-from pssr_live_models.package import card_with, replace_card
+from pssr_live_models.card import PICTURE, card_text
+from pssr_live_models.dataset import window_frames
+from pssr_live_models.failures import failures
+from pssr_live_models.movies import FIRST_EVALUATION_SEED, PRESETS, Movie, simulated_movie
+from pssr_live_models.package import replace_card
+from pssr_live_models.recordings import RECORDINGS, find_recording, recorded_movies
 
 __all__ = ["Figures", "Restorer", "baselines", "evaluate_movies", "main", "noise_figures"]
 
@@ -41,36 +40,36 @@ SCALE = 4
 PHOTON_RATES: dict[Preset, tuple[float, ...]] = {"neuron": (14, 3, 100), "u2os": (16, 3, 100)}
 """Photons per dwell time of the brightest structures; the preset's own first."""
 
-RECORDINGS = {
-    "mitochondria (BPAE, fixed)": "BPAE_mito.tif",
-    "cell membranes (live)": "membrane_2d_timelapse.tif",
-    "Golgi under BFA (live)": "xyt_calibrated_16bit__golgi_bfa_sum_projection.tif",
-}
+RECORDED_PHOTONS = (10.0, 100.0)
+ENGINE_OF = {"int8": "openvino", "fp16": "onnxruntime"}
+"""What runs a variant on a processor."""
 
 
 class Restorer:
-    """Runs a package with OpenVINO in fp32, for frames of any size.
+    """Runs a package as the daemon does, for frames of any size.
 
     Parameters
     ----------
     package : ModelPackage
         What to run.
-    threads : int
-        CPU threads.
+    engine, precision : str
+        As for a run.
     """
 
-    def __init__(self, package: ModelPackage, threads: int = 2) -> None:
+    def __init__(
+        self, package: ModelPackage, engine: str = "openvino", precision: str = "fp32"
+    ) -> None:
         self._package = package
-        self._settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-        self._core = openvino.Core()
-        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._engine = engine
+        self._precision = precision
+        self._prepared: dict[tuple[int, int], Engine] = {}
 
     def __call__(self, window: Image) -> Image:
         """Restore the middle frame of a window.
 
         Parameters
         ----------
-        window : ndarray, shape (window_length, H, W)
+        window : ndarray, shape (window_length or more, H, W)
             Raw frames.
 
         Returns
@@ -78,14 +77,20 @@ class Restorer:
         ndarray, shape (scale·H, scale·W), float64
             In raw intensities, neither rounded nor clipped.
         """
-        if window.shape not in self._compiled:
-            self._package.check_size(*window.shape[1:])
-            network = self._core.read_model(self._package.network)
-            network.reshape([1, *window.shape])
-            self._compiled[window.shape] = self._core.compile_model(network, "CPU", self._settings)
-        values, mean, std = normalise(window)
-        prediction = self._compiled[window.shape](values[None])[0][0, 0]
-        return np.asarray(prediction, np.float64) * std + mean
+        manifest = self._package.manifest
+        first = len(window) // 2 - manifest.centre
+        chosen = window[first : first + manifest.window_length].astype(np.float32)
+        height, width = chosen.shape[1:]
+        if (height, width) not in self._prepared:
+            engine, _ = prepare_engine(self._engine, self._precision, self._package, height, width)
+            self._prepared[height, width] = engine
+        values = np.empty((1, *chosen.shape), np.float32)
+        frames = [Frame(plane, index, 0, 0) for index, plane in enumerate(chosen)]
+        statistics = normalise(frames, values, manifest.training_statistics)
+        prediction = self._prepared[height, width].run(values)
+        if manifest.keeps_mean:
+            statistics = keep_mean(statistics, values[0, manifest.centre], prediction)
+        return prediction.astype(np.float64) * statistics.std + statistics.mean
 
 
 def baselines() -> dict[str, Method]:
@@ -196,29 +201,6 @@ def simulated_movies(preset: Preset, count: int, size: int, photons: float) -> I
         yield simulated_movie(preset, seed, size=size, frames=5, photons=photons)
 
 
-def recorded_movies(path: Path, count: int, photons: float) -> Iterator[Movie]:
-    """Degrade a recording: the recording is the truth, with four times the movie's sampling.
-
-    Parameters
-    ----------
-    path : Path
-        TIFF, ``(T, H, W)``, or one image, which stands still for five frames.
-    count : int
-        Movies, at equal distances in the recording; the seed of a movie's noise is
-        `FIRST_EVALUATION_SEED` plus its number.
-    photons : float
-        Mean photons per pixel of the brightest structures.
-    """
-    images = np.atleast_3d(tifffile.imread(path))
-    if images.shape[2] == 1:
-        images = np.repeat(np.moveaxis(images, 2, 0), 5, axis=0)
-    images = images[:, : images.shape[1] // 4 * 4, : images.shape[2] // 4 * 4]
-    starts = np.linspace(0, len(images) - 5, count if len(images) > 5 else 1).astype(int)
-    for number, start in enumerate(starts):
-        rng = np.random.default_rng(FIRST_EVALUATION_SEED + number)
-        yield degraded_movie(images[start : start + 5], rng, photons=photons)
-
-
 def _share(values: NDArray[np.float64], digits: int) -> str:
     """Write mean ± standard error."""
     if len(values) == 1:
@@ -231,63 +213,101 @@ def _table(title: str, groups: dict[str, dict[str, Figures]]) -> str:
     lines = [
         f"**{title}**",
         "",
-        "| what | n | method | PSNR, dB | SSIM | brightness |",
-        "|---|---|---|---|---|---|",
+        "| what | n | method | PSNR, dB | over bilinear, dB | SSIM | brightness |",
+        "|---|---|---|---|---|---|---|",
     ]
     for what, methods in groups.items():
         for name, of in methods.items():
-            figures = f"{_share(of.psnr, 2)} | {_share(of.ssim, 3)} | {_share(of.brightness, 3)}"
-            lines.append(f"| {what} | {len(of.psnr)} | {name} | {figures} |")
+            gain = _share(of.psnr - methods["bilinear"].psnr, 2)
+            others = f"{_share(of.ssim, 3)} | {_share(of.brightness, 3)}"
+            lines.append(
+                f"| {what} | {len(of.psnr)} | {name} | {_share(of.psnr, 2)} | {gain} | {others} |"
+            )
     return "\n".join(lines)
 
 
-def report(package: ModelPackage, data: Path, *, movies: int, size: int, threads: int = 2) -> str:
-    """Compute all figures of a card.
+def report(
+    packages: Sequence[ModelPackage], data: Sequence[Path], *, movies: int, size: int
+) -> str:
+    """Compute all figures of the cards.
 
     Parameters
     ----------
-    package : ModelPackage
-        The model.
-    data : Path
-        Folder with recordings; those that are not there are left out, and this is said.
+    packages : sequence of ModelPackage
+        The models, side by side.
+    data : sequence of Path
+        Folders with recordings; those that are not there are left out, and this is said.
     movies, size : int
         Number of simulated movies a line, their height and width in scanned pixels.
-    threads : int
-        CPU threads.
 
     Returns
     -------
     str
         Markdown.
     """
-    methods: dict[str, Method] = {**baselines(), package.manifest.name: Restorer(package, threads)}
-    groups: dict[str, dict[str, Figures]] = {}
-    for preset in PRESETS:
-        for photons in PHOTON_RATES[preset]:
-            made = simulated_movies(preset, movies, size, photons)
-            groups[f"{preset}, {photons:g} photons"] = evaluate_movies(made, methods)
-    last = FIRST_EVALUATION_SEED + movies - 1
-    parts = [
-        _table(
-            f"Unseen simulated movies of {size}×{size} pixels, "
-            f"seeds {FIRST_EVALUATION_SEED} to {last}",
-            groups,
+    methods = baselines() | {package.manifest.name: Restorer(package) for package in packages}
+    parts = [_simulated_table(methods, movies, size), _recorded_table(methods, data)]
+    if any(package.variants for package in packages):
+        parts.append(_precision_table(packages, movies, size))
+    return "\n\n".join([*parts, _noise_table(methods)])
+
+
+def _simulated_table(methods: dict[str, Method], movies: int, size: int) -> str:
+    groups = {
+        f"{preset}, {photons:g} photons": evaluate_movies(
+            simulated_movies(preset, movies, size, photons), methods
         )
-    ]
-    groups, absent = {}, []
-    for name, file in RECORDINGS.items():
-        if not (data / file).is_file():
-            absent.append(file)
+        for preset in PRESETS
+        for photons in PHOTON_RATES[preset]
+    }
+    last = FIRST_EVALUATION_SEED + movies - 1
+    seeds = f"seeds {FIRST_EVALUATION_SEED} to {last}"
+    return _table(f"Unseen simulated movies of {size}×{size} pixels, {seeds}", groups)
+
+
+def _recorded_table(methods: dict[str, Method], data: Sequence[Path]) -> str:
+    groups: dict[str, dict[str, Figures]] = {}
+    absent = []
+    for recording in RECORDINGS:
+        path = find_recording(recording, data)
+        if path is None:
+            absent.append(f"{recording.file} ({recording.origin})")
             continue
-        for photons in (10.0, 100.0):
-            made = recorded_movies(data / file, 6, photons)
-            groups[f"{name}, {photons:g} photons"] = evaluate_movies(made, methods)
-    if groups:
-        parts.append(_table("Recordings of other laboratories, degraded", groups))
+        for photons in RECORDED_PHOTONS:
+            made = recorded_movies(path, 6, photons)
+            groups[f"{recording.what}, {photons:g} photons"] = evaluate_movies(made, methods)
+    parts = [_table("Recordings of other laboratories, degraded", groups)] if groups else []
     if absent:
-        parts.append(f"Not there, so not evaluated: {', '.join(absent)}.")
-    parts.append(_noise_table(methods))
+        parts.append(f"Not there, so not evaluated: {'; '.join(absent)}.")
     return "\n\n".join(parts)
+
+
+def _precision_table(packages: Sequence[ModelPackage], movies: int, size: int) -> str:
+    lines = [
+        "**What shorter arithmetic costs: PSNR against truth less that of fp32, dB, on the "
+        "simulated movies at the presets' own photon rates**",
+        "",
+        "| model | precision | neuron | u2os |",
+        "|---|---|---|---|",
+    ]
+    for package in packages:
+        methods: dict[str, Method] = {
+            "fp32": Restorer(package),
+            "bf16": Restorer(package, precision="bf16"),
+        }
+        methods |= {
+            name: Restorer(package, ENGINE_OF[name], name) for name in package.manifest.variants
+        }
+        found = [
+            evaluate_movies(
+                simulated_movies(preset, movies, size, PHOTON_RATES[preset][0]), methods
+            )
+            for preset in PRESETS
+        ]
+        for name in [name for name in methods if name != "fp32"]:
+            drops = " | ".join(_share(of[name].psnr - of["fp32"].psnr, 3) for of in found)
+            lines.append(f"| {package.manifest.name} | {name} | {drops} |")
+    return "\n".join(lines)
 
 
 def _noise_table(methods: dict[str, Method]) -> str:
@@ -306,6 +326,22 @@ def _noise_table(methods: dict[str, Method]) -> str:
     return "\n".join(lines)
 
 
+def write_card(package: ModelPackage, figures: str) -> None:
+    """Write a shipped package's card and its pictures.
+
+    Parameters
+    ----------
+    package : ModelPackage
+        The model.
+    figures : str
+        Markdown.
+    """
+    manifest = package.manifest
+    preset: Preset = "neuron" if manifest.name.startswith("neuron") else "u2os"
+    failures(preset, Restorer(package)).save(package.folder / PICTURE, optimize=True)
+    replace_card(package.folder, card_text(manifest.name, preset, manifest.window_length, figures))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -321,29 +357,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m pssr_live_models.evaluate",
-        description="Recompute the figures of a model's card.",
+        description="Recompute the figures of the models' cards.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("model", help="name of an installed model, or a package's folder")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        help="names or folders of packages; all installed ones if none is given",
+    )
     parser.add_argument("--movies", type=int, default=8, help="simulated movies a line")
     parser.add_argument("--size", type=int, default=256, help="their height and width, pixels")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="recordings")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument(
-        "--card", action="store_true", help="write the card with these figures into the package"
+        "--data",
+        type=Path,
+        action="append",
+        help="folder with recordings; may be repeated (default: ../shared/data)",
+    )
+    parser.add_argument(
+        "--card", action="store_true", help="write cards with these figures into the packages"
     )
     options = parser.parse_args(arguments)
     try:
-        package = find_model(options.model)
-        figures = report(
-            package, options.data, movies=options.movies, size=options.size, threads=options.threads
-        )
+        packages = [find_model(str(model)) for model in options.models or shipped_models()]
+        folders = options.data or [Path("../shared/data")]
+        figures = report(packages, folders, movies=options.movies, size=options.size)
+        sys.stdout.write(f"{figures}\n")
+        if options.card:
+            for package in packages:
+                write_card(package, figures)
     except PssrLiveError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.write(f"{figures}\n")
-    if options.card:
-        replace_card(package.folder, card_with(figures))
     return 0
 
 

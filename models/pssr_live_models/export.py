@@ -18,6 +18,7 @@ from pssr_live.model import Manifest, ModelPackage, read_package
 from pssr_live_models.dataset import normalise
 from pssr_live_models.networks import STEP, LightUNet
 from pssr_live_models.package import npz, write_file, write_manifest
+from pssr_live_models.receptive_field import light_tiling
 
 __all__ = ["OPSET", "Description", "onnx_network", "restore", "write_package"]
 
@@ -213,6 +214,7 @@ def write_package(
         scale=network.scale,
         normalisation="window-zscore",
         keeps_mean=True,
+        tiling=light_tiling(network),
         min_size=MIN_SIZE,
         max_size=MAX_SIZE,
         pixel_size_um=description.pixel_size_um,

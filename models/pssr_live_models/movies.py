@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pssr_live.errors import UsageError
 from pssr_live.settings import Preset, RunSettings, SimSettings
 from pssr_live.source import make_source
+from pssr_live_models.structures import moving_structures
 from pssr_live_models.variety import altered_images, drawn_images
 
 __all__ = [
@@ -199,7 +200,7 @@ def other_movie(simulated: Movie, seed: int) -> Movie:
     Parameters
     ----------
     simulated : Movie
-        Every other movie is made of this one's truth, the others are drawn.
+        One movie in three is made of this one's truth, the others are drawn.
     seed : int
         Same seed, same movie.
 
@@ -210,10 +211,13 @@ def other_movie(simulated: Movie, seed: int) -> Movie:
     """
     rng = np.random.default_rng((seed, 1))
     count, height, _ = simulated.truth.shape
-    if seed // len(PRESETS) % 2:
+    kind = seed // len(PRESETS) % 3
+    if kind == 0:
+        images = altered_images(simulated.truth, rng)
+    elif kind == 1:
         images = drawn_images(rng, count, height)
     else:
-        images = altered_images(simulated.truth, rng)
+        images = moving_structures(rng, count, height)
     background = rng.uniform(0, 0.7) ** 2
     spot = int(rng.choice([2, 4]))
     return degraded_movie(images, rng, photons=_photons(rng), background=background, spot=spot)
@@ -236,13 +240,15 @@ def save_movie(folder: Path, name: str, movie: Movie) -> None:
     np.save(folder / f"{name}_frames.npy", movie.frames)
 
 
-def load_movies(folder: Path) -> list[Movie]:
-    """Open all movies of a folder, in the order of their names, without reading them.
+def load_movies(folder: Path, pattern: str = "*") -> list[Movie]:
+    """Open movies of a folder, in the order of their names, without reading them.
 
     Parameters
     ----------
     folder : Path
         Written by `save_movie`.
+    pattern : str
+        Of the movies' names.
 
     Returns
     -------
@@ -257,5 +263,5 @@ def load_movies(folder: Path) -> list[Movie]:
                 allow_pickle=False,
             ),
         )
-        for path in sorted(folder.glob("*_frames.npy"))
+        for path in sorted(folder.glob(f"{pattern}_frames.npy"))
     ]

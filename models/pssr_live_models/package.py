@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pssr_live.model import Manifest, PackagedFile, read_package
 
-__all__ = ["card_with", "npz", "replace_card", "write_file", "write_manifest"]
+__all__ = ["npz", "replace_card", "write_file", "write_manifest"]
 
 
 def write_file(path: Path, content: bytes) -> PackagedFile:
@@ -64,23 +64,6 @@ def replace_card(folder: Path, card: str) -> None:
     manifest = read_package(folder).manifest
     packaged = write_file(folder / manifest.card.file, card.encode())
     write_manifest(folder, msgspec.structs.replace(manifest, card=packaged))
-
-
-def card_with(figures: str) -> str:
-    """Fill figures into the card's template.
-
-    Parameters
-    ----------
-    figures : str
-        Markdown.
-
-    Returns
-    -------
-    str
-        The card.
-    """
-    template = Path(__file__).with_name("card_template.md").read_text(encoding="utf-8")
-    return template.replace("{figures}", figures)
 
 
 def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Train the shipped model: ``python -m pssr_live_models.train --out training/neuron_mf``.
+"""Train a shipped model: ``python -m pssr_live_models.train neuron_mf --out training/neuron_mf``.
 
 Records simulated movies, trains on them and writes the package. Interrupted, the same command goes
 on from the last checkpoint.
@@ -13,17 +13,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from pssr_live.errors import PssrLiveError
+from pssr_live.settings import Preset
+from pssr_live_models.card import UNMEASURED, card_text
 from pssr_live_models.dataset import Batch, Samples, normalise, window_frames
 from pssr_live_models.export import Description, write_package
 from pssr_live_models.movies import (
     FIRST_VALIDATION_SEED,
+    PRESETS,
     Movie,
     load_movies,
     other_movie,
@@ -33,18 +38,52 @@ from pssr_live_models.movies import (
     varied_movie,
 )
 from pssr_live_models.networks import LightUNet
-from pssr_live_models.package import card_with
 
 __all__ = ["Progress", "Recipe", "main", "train"]
 
-NEURON_MF = Description(
-    name="neuron_mf",
-    version="1.0.0",
-    description="Five undersampled frames to one with four times the sampling",
-    licence="BSD-3-Clause",
-    trained_on="simulated confocal movies of mitochondria (neuron, u2os) and drawn images",
-    pixel_size_um=(0.15, 0.22),
-)
+SHARES = {"own": 0.5, "other": 0.15, "drawn": 0.35}
+"""Of the samples: cells of the model's own preset, cells of the other one, and anything else."""
+
+_PIXEL_SIZE_UM: dict[Preset, tuple[float, float]] = {"neuron": (0.15, 0.2), "u2os": (0.17, 0.23)}
+_AVERAGED = 0.999
+"""The weights that are kept are a running average over the steps, with this decay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """One of the models that come with the program.
+
+    Attributes
+    ----------
+    preset : {"neuron", "u2os"}
+        Of the simulator; half of what the model is trained on.
+    window_length : int
+        Frames it looks at.
+    """
+
+    preset: Preset
+    window_length: int
+
+    def description(self, name: str) -> Description:
+        """Say what the package says about the model called `name`."""
+        frames = "Five undersampled frames" if self.window_length > 1 else "One undersampled frame"
+        return Description(
+            name=name,
+            version="2.0.0",
+            description=f"{frames} to one with four times the sampling",
+            licence="BSD-3-Clause",
+            trained_on=f"simulated confocal movies of mitochondria ({self.preset} first) and drawn "
+            "images; no real cell",
+            pixel_size_um=_PIXEL_SIZE_UM[self.preset],
+        )
+
+
+MODELS = {
+    "neuron_mf": Shipped("neuron", 5),
+    "u2os_mf": Shipped("u2os", 5),
+    "neuron_sf": Shipped("neuron", 1),
+    "u2os_sf": Shipped("u2os", 1),
+}
 
 VALIDATION_MOVIES = 8
 TEST_WINDOW_SIZE = 61, 83
@@ -68,10 +107,10 @@ class Recipe:
     """
 
     seed: int = 0
-    movies: int = 320
+    movies: int = 480
     frames: int = 7
     size: int = 128
-    steps: int = 7_500
+    steps: int = 22_000
     batch: int = 8
     crop: int = 48
     rate: float = 1.5e-3
@@ -108,8 +147,8 @@ def rate_at(step: int, recipe: Recipe) -> float:
     return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise)))
 
 
-def make_movies(folder: Path, recipe: Recipe) -> list[Movie]:
-    """Record the movies to train on that are not there yet.
+def make_movies(folder: Path, recipe: Recipe) -> None:
+    """Record the movies to train on that are not there yet; all models train on the same ones.
 
     Parameters
     ----------
@@ -117,10 +156,6 @@ def make_movies(folder: Path, recipe: Recipe) -> list[Movie]:
         Where they are kept.
     recipe : Recipe
         Which.
-
-    Returns
-    -------
-    list of Movie
 
     Raises
     ------
@@ -131,25 +166,45 @@ def make_movies(folder: Path, recipe: Recipe) -> list[Movie]:
     refuse_evaluation_seeds(seeds)
     for done, seed in enumerate(seeds):
         name = f"{seed:07d}_{recipe.frames}x{recipe.size}"
-        if not (folder / f"other_{name}_frames.npy").exists():
+        if not (folder / f"drawn_{name}_frames.npy").exists():
             movie = varied_movie(seed, size=recipe.size, frames=recipe.frames)
-            save_movie(folder, f"cell_{name}", movie)
-            save_movie(folder, f"other_{name}", other_movie(movie, seed))
+            save_movie(folder, f"{PRESETS[seed % len(PRESETS)]}_{name}", movie)
+            save_movie(folder, f"drawn_{name}", other_movie(movie, seed))
             _show(f"movie {done + 1}/{recipe.movies}")
-    return load_movies(folder)
 
 
-def validation_windows(recipe: Recipe, count: int) -> list[Batch]:
+def training_movies(folder: Path, preset: Preset) -> list[tuple[float, list[Movie]]]:
+    """Open the movies to train on, with the share of each kind.
+
+    Parameters
+    ----------
+    folder : Path
+        Written by `make_movies`.
+    preset : {"neuron", "u2os"}
+        The model's own.
+
+    Returns
+    -------
+    list of (float, list of Movie)
+    """
+    shares = {kind: SHARES["own" if kind == preset else "other"] for kind in PRESETS}
+    cells = [(share, load_movies(folder, f"{kind}_*")) for kind, share in shares.items()]
+    return [*cells, (SHARES["drawn"], load_movies(folder, "drawn_*"))]
+
+
+def validation_windows(recipe: Recipe, model: Shipped, count: int) -> list[Batch]:
     """Record whole windows that are not trained on: ``count`` of cells, ``count`` of others."""
     movies = []
-    for seed in range(FIRST_VALIDATION_SEED, FIRST_VALIDATION_SEED + count):
+    first = FIRST_VALIDATION_SEED + PRESETS.index(model.preset)
+    for seed in range(first, first + len(PRESETS) * count, len(PRESETS)):
         cells = varied_movie(seed, size=recipe.size, frames=5)
         movies += [cells, other_movie(cells, seed)]
-    return [_middle(movie) for movie in movies]
+    return [_middle(movie, model.window_length) for movie in movies]
 
 
-def _middle(movie: Movie) -> Batch:
-    values, mean, std = normalise(movie.frames[window_frames(2, range(5))])
+def _middle(movie: Movie, length: int) -> Batch:
+    chosen = window_frames(2, range(5), length=length, centre=length // 2)
+    values, mean, std = normalise(movie.frames[chosen])
     truth = ((movie.truth[2] - mean) / std).astype(np.float32)
     weight = 1 / max(float(truth.var()), 1 / 10)
     return Batch(values[None], truth[None, None], np.array([weight], np.float32))
@@ -163,6 +218,12 @@ def loss_of(network: LightUNet, batch: Batch) -> Tensor:
     return weighted.mean()
 
 
+def _averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    """Go on with a running average that forgets faster in its first steps."""
+    decay = min(_AVERAGED, (1 + int(count)) / (10 + int(count)))
+    return average.lerp(current, 1 - decay)
+
+
 class Training:
     """One training: network, optimiser, and how far they are.
 
@@ -170,8 +231,10 @@ class Training:
     ----------
     recipe : Recipe
         What to do.
-    movies : sequence of Movie
-        To train on.
+    window_length : int
+        Frames the network looks at.
+    movies : sequence of (float, sequence of Movie)
+        To train on, with the share of each group.
     validation : sequence of Batch
         To choose the best network by.
     checkpoint : Path
@@ -181,17 +244,22 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        movies: Sequence[Movie],
+        window_length: int,
+        movies: Sequence[tuple[float, Sequence[Movie]]],
         validation: Sequence[Batch],
         checkpoint: Path,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self._recipe = recipe
-        self._samples = Samples(movies, recipe.seed, crop=recipe.crop)
+        centre = window_length // 2
+        self._samples = Samples(
+            movies, recipe.seed, crop=recipe.crop, length=window_length, centre=centre
+        )
         self._validation = validation
         self._checkpoint = checkpoint
-        self.network = LightUNet()
+        self.network = LightUNet(window_length, centre)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._average = AveragedModel(self.network, avg_fn=_averaged, use_buffers=True)
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.rate, weight_decay=1e-4
         )
@@ -228,6 +296,7 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimiser.step()
+            self._average.update_parameters(self.network)
             losses.append(loss.item())
             self.step += 1
         validation = self.validate()
@@ -238,16 +307,20 @@ class Training:
 
     def validate(self) -> float:
         """Mean loss on the validation windows."""
-        self.network.eval()
+        averaged = self._averaged().eval()
         with torch.inference_mode():
-            return float(np.mean([loss_of(self.network, one).item() for one in self._validation]))
+            return float(np.mean([loss_of(averaged, one).item() for one in self._validation]))
+
+    def _averaged(self) -> LightUNet:
+        return cast(LightUNet, self._average.module)
 
     def _weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.network.state_dict().items()}
+        return {name: value.clone() for name, value in self._averaged().state_dict().items()}
 
     def _save(self) -> None:
         state = {
             "network": self.network.state_dict(),
+            "average": self._average.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "best_weights": self.best_weights,
             "best": torch.tensor(self.best, dtype=torch.float64),
@@ -268,6 +341,7 @@ class Training:
                 "give the options it was started with, or another --out",
             )
         self.network.load_state_dict(state["network"])
+        self._average.load_state_dict(state["average"])
         self._optimiser.load_state_dict(state["optimiser"])
         self.best_weights = state["best_weights"]
         self.best = float(state["best"])
@@ -278,11 +352,13 @@ def _numbers(recipe: Recipe) -> list[float]:
     return [float(getattr(recipe, field.name)) for field in fields(recipe)]
 
 
-def train(out: Path, recipe: Recipe, data: Path, every: int = 250) -> LightUNet:
+def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 250) -> LightUNet:
     """Train from the start, or from where the last attempt was interrupted, to the end.
 
     Parameters
     ----------
+    model : Shipped
+        Which.
     out : Path
         Folder of the package; checkpoints go into ``checkpoints`` there.
     recipe : Recipe
@@ -297,10 +373,11 @@ def train(out: Path, recipe: Recipe, data: Path, every: int = 250) -> LightUNet:
     LightUNet
         The best network by validation.
     """
-    movies = make_movies(data, recipe)
+    make_movies(data, recipe)
+    movies = training_movies(data, model.preset)
     checkpoint = out / "checkpoints" / "last.pt"
-    validation = validation_windows(recipe, VALIDATION_MOVIES)
-    training = Training(recipe, movies, validation, checkpoint)
+    validation = validation_windows(recipe, model, VALIDATION_MOVIES)
+    training = Training(recipe, model.window_length, movies, validation, checkpoint)
     begun, first = time.monotonic(), training.step
     while training.step < recipe.steps:
         now = training.advance(every)
@@ -319,12 +396,23 @@ def _show(line: str) -> None:
     sys.stderr.flush()
 
 
+def _test_pair(model: Shipped) -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    """Record the window of the package's test pair, and what should be restored from it."""
+    height, width = TEST_WINDOW_SIZE
+    shown = simulated_movie(model.preset, FIRST_VALIDATION_SEED, size=128, frames=5)
+    chosen = window_frames(2, range(5), length=model.window_length, centre=model.window_length // 2)
+    window = np.ascontiguousarray(shown.frames[chosen, :height, :width])
+    truth = shown.truth[2, : 4 * height, : 4 * width]
+    return window, np.ascontiguousarray(truth, np.float32)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pssr_live_models.train",
-        description="Train the shipped model on simulated movies and write its package.",
+        description="Train a shipped model on simulated movies and write its package.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("model", choices=MODELS, help="which")
     parser.add_argument("--out", type=Path, required=True, help="folder of the package")
     parser.add_argument(
         "--data", type=Path, help="folder for the movies (default: OUT/movies)", default=None
@@ -353,12 +441,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     recipe = Recipe(**{field.name: getattr(options, field.name) for field in fields(Recipe)})
     torch.set_num_threads(options.threads)
     try:
-        network = train(options.out, recipe, options.data or options.out / "movies")
-        height, width = TEST_WINDOW_SIZE
-        shown = simulated_movie("neuron", FIRST_VALIDATION_SEED, size=128, frames=5)
-        window = np.ascontiguousarray(shown.frames[:, :height, :width])
-        card = card_with("Not measured yet: run `python -m pssr_live_models.evaluate`.")
-        package = write_package(options.out, network, NEURON_MF, window, card)
+        model = MODELS[options.model]
+        network = train(model, options.out, recipe, options.data or options.out / "movies")
+        window, truth = _test_pair(model)
+        card = card_text(options.model, model.preset, model.window_length, UNMEASURED)
+        description = model.description(options.model)
+        package = write_package(options.out, network, description, window, card, truth)
     except PssrLiveError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

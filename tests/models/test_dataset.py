@@ -54,7 +54,7 @@ def test_windows_are_normalised_as_in_the_daemon(level: int) -> None:
 
 
 def test_samples_keep_window_and_truth_registered() -> None:
-    batch = next(Samples([ramp_movie()], seed=3, crop=24).batches(16))
+    batch = next(Samples([(1.0, [ramp_movie()])], seed=3, crop=24).batches(16))
     assert batch.windows.shape == (16, 5, 24, 24)
     assert batch.truths.shape == (16, 1, 96, 96)
     middle = batch.windows[:, 2].repeat(4, axis=1).repeat(4, axis=2)
@@ -62,16 +62,16 @@ def test_samples_keep_window_and_truth_registered() -> None:
 
 
 def test_samples_are_the_same_for_the_same_seed_and_go_on_where_they_were() -> None:
-    samples = Samples([ramp_movie()], seed=3, crop=16)
+    samples = Samples([(1.0, [ramp_movie()])], seed=3, crop=16)
     third = list(islice(samples.batches(2), 3))[2]
-    again = next(Samples([ramp_movie()], seed=3, crop=16).batches(2, first=2))
+    again = next(Samples([(1.0, [ramp_movie()])], seed=3, crop=16).batches(2, first=2))
     np.testing.assert_array_equal(third.windows, again.windows)
-    other = next(Samples([ramp_movie()], seed=4, crop=16).batches(2, first=2))
+    other = next(Samples([(1.0, [ramp_movie()])], seed=4, crop=16).batches(2, first=2))
     assert not np.array_equal(third.windows, other.windows)
 
 
 def test_samples_show_edges_and_gaps() -> None:
-    windows = next(Samples([ramp_movie()], seed=0, crop=16).batches(200)).windows
+    windows = next(Samples([(1.0, [ramp_movie()])], seed=0, crop=16).batches(200)).windows
     repeats = [len({plane.tobytes() for plane in window}) for window in windows]
     assert {3, 4, 5} <= set(repeats)
 

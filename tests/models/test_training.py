@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -22,14 +23,17 @@ from pssr_live_models.export import restore  # noqa: E402
 from pssr_live_models.movies import FIRST_EVALUATION_SEED, Movie  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
 from pssr_live_models.train import (  # noqa: E402
+    MODELS,
     Recipe,
     Training,
     main,
     make_movies,
     rate_at,
+    training_movies,
     validation_windows,
 )
 
+Recorded: TypeAlias = tuple[list[tuple[float, list[Movie]]], list[Batch]]
 TINY = Recipe(movies=4, frames=5, size=48, steps=40, batch=4, crop=24, rate=3e-3)
 
 
@@ -45,21 +49,24 @@ def one_thread() -> Iterator[None]:
 def test_an_untrained_network_is_bilinear_interpolation(size: tuple[int, int]) -> None:
     window = np.random.default_rng(0).poisson(50, (5, *size)).astype(np.uint16)
     expected = upsample(window[2], 4)
-    expected += window[2].mean() - expected.mean()
     np.testing.assert_allclose(restore(LightUNet(), window), expected, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Movie], list[Batch]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Movies to train and validate on."""
-    return make_movies(tmp_path_factory.mktemp("movies"), TINY), validation_windows(TINY, 1)
+    folder = tmp_path_factory.mktemp("movies")
+    make_movies(folder, TINY)
+    movies = training_movies(folder, "neuron")
+    assert [(share, len(group)) for share, group in movies] == [(0.5, 2), (0.15, 2), (0.35, 4)]
+    return movies, validation_windows(TINY, MODELS["neuron_mf"], 1)
 
 
 def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
-    tmp_path: Path, recorded: tuple[list[Movie], list[Batch]]
+    tmp_path: Path, recorded: Recorded
 ) -> None:
     def training(name: str) -> Training:
-        return Training(TINY, *recorded, tmp_path / name / "last.pt")
+        return Training(TINY, 5, *recorded, tmp_path / name / "last.pt")
 
     whole = training("whole")
     before = whole.validate()
@@ -76,13 +83,11 @@ def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
         torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(
-    tmp_path: Path, recorded: tuple[list[Movie], list[Batch]]
-) -> None:
-    Training(TINY, *recorded, tmp_path / "last.pt").advance(1)
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recorded: Recorded) -> None:
+    Training(TINY, 5, *recorded, tmp_path / "last.pt").advance(1)
     other = replace(TINY, steps=41)
     with pytest.raises(PssrLiveError, match="other options"):
-        Training(other, *recorded, tmp_path / "last.pt")
+        Training(other, 5, *recorded, tmp_path / "last.pt")
 
 
 def test_training_refuses_evaluation_seeds(
@@ -90,7 +95,7 @@ def test_training_refuses_evaluation_seeds(
 ) -> None:
     with pytest.raises(UsageError, match="kept back"):
         make_movies(tmp_path, Recipe(seed=FIRST_EVALUATION_SEED, movies=1))
-    assert main(["--out", str(tmp_path), "--seed", "899999", "--movies", "2"]) == 2
+    assert main(["neuron_mf", "--out", str(tmp_path), "--seed", "899999", "--movies", "2"]) == 2
     assert "kept back" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -105,28 +110,37 @@ def test_the_learning_rate_rises_and_falls_once() -> None:
     assert rates[-1] < 1e-3 * recipe.rate
 
 
+@pytest.mark.parametrize(("name", "length"), [("neuron_mf", 5), ("u2os_sf", 1)])
 def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    length: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 1)
-    out = tmp_path / "neuron_mf"
+    out = tmp_path / name
     options = "--movies=2 --frames=5 --size=48 --steps=12 --batch=1 --crop=16 --rate=0.02"
-    assert main(["--out", str(out), *options.split(" ")]) == 0
+    assert main([name, "--out", str(out), *options.split(" ")]) == 0
     assert "step 12/12" in capsys.readouterr().err
 
     package = read_package(out)
-    assert (package.manifest.window_length, package.manifest.centre) == (5, 2)
+    assert (package.manifest.window_length, package.manifest.centre) == (length, length // 2)
     state = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
-    network = LightUNet()
+    network = LightUNet(length, length // 2)
     network.load_state_dict(state["best_weights"])
     pair = package.test_pair()
     window, restored = pair.window, pair.restored
-    np.testing.assert_allclose(restore(network, window), restored, atol=1e-3)
+    assert pair.truth is not None
+    assert pair.truth.shape == restored.shape
+    np.testing.assert_allclose(restore(network, window), restored, rtol=1e-5, atol=0.02)
 
     exported = onnxruntime.InferenceSession(package.network, providers=["CPUExecutionProvider"])
     for size in ((16, 17), (32, 32), (50, 75), (137, 147)):
-        values = np.random.default_rng(1).normal(size=(1, 5, *size)).astype(np.float32)
+        values = np.random.default_rng(1).normal(size=(1, length, *size)).astype(np.float32)
         with torch.inference_mode():
             expected = network.predict(torch.from_numpy(values)).numpy()
-        assert np.abs(expected[0, 0] - upsample(values[0, 2], 4)).max() > 0.01, "nothing was learnt"
+        assert np.abs(expected[0, 0] - upsample(values[0, length // 2], 4)).max() > 0.01, (
+            "nothing was learnt"
+        )
         np.testing.assert_allclose(exported.run(None, {"window": values})[0], expected, atol=1e-4)
