@@ -173,7 +173,7 @@ def load_settings(file: Path | None, overrides: dict[str, Any]) -> RunSettings:
     if file is not None:
         try:
             merged = msgspec.toml.decode(file.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
             raise UsageError(
                 f"settings file {file}", str(error), "give a readable TOML file"
             ) from error
