@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from pssr_live.engine.check import check_test_pair
 from pssr_live.engine.normalise import normalise
+from pssr_live.engine.tile import BLEND
 from pssr_live.errors import ModelError, StorageError, UsageError
 from pssr_live.frames import Frame
-from pssr_live.model import Manifest, ModelPackage, read_package
+from pssr_live.model import Manifest, ModelPackage, Tiling, read_package
 from pssr_live_models.learner import ImportedLearner, read_learner
 from pssr_live_models.package import npz, write_file, write_manifest
 from pssr_live_models.paper_network import SCALE, PaperNetwork, frozen
@@ -32,17 +33,32 @@ from pssr_live_models.paper_network import SCALE, PaperNetwork, frozen
 __all__ = [
     "MAX_SIZE",
     "MIN_SIZE",
+    "TILE",
+    "TILE_OVERLAP",
     "import_package",
     "onnx_bytes",
 ]
 
-MIN_SIZE = 16
-MAX_SIZE = 128
+MIN_SIZE, MAX_SIZE = 16, 4096
+
+TILE = 128
 """Largest height or width in one piece, scanned pixels: the published code's tile.
 
 The attention layer compares (H/2 · W/2)² pairs of positions: 67 MB at 128×128, 9.4 GB at 440×440.
 """
 
+TILE_OVERLAP = 24
+"""Scanned pixels that neighbouring tiles share; four times what the published code takes.
+
+The network looks at all of its input, so tiles differ everywhere, but near their borders much more.
+Frames of 440×440 come out of 16 tiles, as in the published code.
+"""
+
+_SEAMS = {
+    False: f"over the middle {BLEND} pixels of which one passes into the other",
+    True: "cut in the middle of it; 10 restored pixels at each seam are then blurred (Gaussian, "
+    "σ = 1), as the published code does",
+}
 _OPSET = 20
 _TOLERANCE = 1e-2
 """Largest difference of an fp32 engine from torch, in the network's own units; as ``verify``."""
@@ -54,6 +70,7 @@ class _Wanted:
     name: str
     pixel_size_um: tuple[float, float]
     training_statistics: tuple[float, float] | None
+    seam_blur: bool
 
 
 def import_package(
@@ -63,6 +80,7 @@ def import_package(
     name: str,
     pixel_size_um: tuple[float, float],
     training_statistics: tuple[float, float] | None = None,
+    seam_blur: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> ModelPackage:
     """Write a model package from a published learner, and check that it restores as torch does.
@@ -79,6 +97,8 @@ def import_package(
         Range of raw pixel sizes that the model is valid for, µm.
     training_statistics : tuple of float, optional
         As in `read_learner`.
+    seam_blur : bool
+        Join the tiles of large frames as the published code does: cut, and blur the seams.
     on_step : callable
         Called with a few words as each step begins.
 
@@ -95,7 +115,7 @@ def import_package(
     StorageError
         The folder is there already or cannot be written.
     """
-    wanted = _Wanted(file, name, pixel_size_um, training_statistics)
+    wanted = _Wanted(file, name, pixel_size_um, training_statistics, seam_blur)
     _check_wanted(wanted)
     if out.exists():
         raise StorageError(f"folder {out}", "it is there already", "give a new one with --out")
@@ -218,6 +238,7 @@ def _write(
         training_statistics=learner.training_statistics,
         min_size=MIN_SIZE,
         max_size=MAX_SIZE,
+        tiling=Tiling(size=TILE, overlap=TILE_OVERLAP, seam_blur=wanted.seam_blur),
         pixel_size_um=wanted.pixel_size_um,
         trained_on=f"not stated in the imported file (sha256 {learner.sha256})",
     )
@@ -261,9 +282,13 @@ def _card(learner: ImportedLearner, wanted: _Wanted) -> str:
         high=wanted.pixel_size_um[1],
         min_size=MIN_SIZE,
         max_size=MAX_SIZE,
+        tile=TILE,
+        overlap=TILE_OVERLAP,
+        seams=_SEAMS[wanted.seam_blur],
         mean=f"{mean:.6g}",
         std=f"{std:.6g}",
-        statistics="" if given is None else f" --mean {given[0]} --std {given[1]}",
+        options=("" if given is None else f" --mean {given[0]} --std {given[1]}")
+        + (" --seam-blur" if wanted.seam_blur else ""),
     )
 
 

@@ -13,10 +13,12 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from mmap import mmap
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -27,9 +29,10 @@ pytest.importorskip("onnx")
 from pssr_live.engine.check import check_test_pair  # noqa: E402
 from pssr_live.engine.normalise import normalise  # noqa: E402
 from pssr_live.engine.restore import Restorer  # noqa: E402
+from pssr_live.engine.select import prepare_engine  # noqa: E402
 from pssr_live.errors import ModelError, StorageError, UsageError  # noqa: E402
 from pssr_live.frames import Frame, Window  # noqa: E402
-from pssr_live.model import ModelPackage, read_package  # noqa: E402
+from pssr_live.model import ModelPackage, Tiling, read_package  # noqa: E402
 from pssr_live_models import packages_folder  # noqa: E402
 from pssr_live_models.fastai_file import read_saved, state_dict  # noqa: E402
 from pssr_live_models.import_weights import import_package  # noqa: E402
@@ -174,7 +177,8 @@ class TestPackage:
         assert (manifest.window_length, manifest.centre, manifest.scale) == (5, 2, 4)
         assert manifest.normalisation == "window-maximum"
         assert manifest.pixel_size_um == (0.15, 0.2)
-        assert manifest.max_size == 128
+        assert manifest.max_size == 4096
+        assert manifest.tiling == Tiling(size=128, overlap=24)
         assert package.network_sha256 == read_package(package.folder).network_sha256
         assert "nothing\nabout their quality was measured" in package.card()
         assert "$" not in package.card()
@@ -231,6 +235,23 @@ class TestPackage:
         # The original had divided by an exact 1 where the brightest pixel was 0.99997.
         difference = np.abs(restored / 3000 - original["y_denormalised"][0, 0])
         assert difference.max() <= 2e-4
+
+    def test_frames_that_do_not_fit_are_restored_in_tiles_without_a_seam(
+        self, package: ModelPackage
+    ) -> None:
+        small = msgspec.structs.replace(package.manifest, tiling=Tiling(size=40, overlap=24))
+        window = np.random.default_rng(0).standard_normal((1, 5, 24, 56)).astype(np.float32)
+        outputs = []
+        for model in (replace(package, manifest=small), package):
+            engine, report = prepare_engine("openvino", "fp32", model, 24, 56)
+            try:
+                outputs.append(engine.run(window).copy())
+            finally:
+                engine.close()
+            assert report.tiles == (2 if model is not package else 1)
+        tiled, whole = (np.abs(np.diff(output, axis=1)).mean(axis=0) for output in outputs)
+        seam = slice(4 * 28 - 16, 4 * 28 + 16)
+        assert (tiled[seam] / whole[seam]).max() < 1.2
 
     def test_a_folder_that_is_there_is_kept(self, learner_file: Path, tmp_path: Path) -> None:
         (tmp_path / "mine.txt").write_text("precious", encoding="utf-8")
