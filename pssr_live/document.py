@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from dataclasses import asdict
@@ -13,13 +14,14 @@ import msgspec
 
 from pssr_live import __version__
 from pssr_live.engine.base import EngineReport
+from pssr_live.frames import Tag
 from pssr_live.model import ModelPackage
 from pssr_live.record.log import StartRecord
 from pssr_live.settings import RunSettings
 from pssr_live.source import StreamInfo
-from pssr_live.stream.wire import EngineStatus, RefusedEngine
+from pssr_live.stream.wire import EngineCheck, EngineStatus, RefusedEngine
 
-__all__ = ["engine_status", "run_document", "start_record"]
+__all__ = ["engine_event", "engine_report", "engine_status", "run_document", "start_record"]
 
 _LIBRARIES = ("numpy", "openvino", "pyzmq", "tifffile", "msgspec")
 
@@ -71,7 +73,7 @@ def run_document(
             "training_statistics": manifest.training_statistics,
             "trained_on": manifest.trained_on,
         },
-        "engine": asdict(engine),
+        "engine": engine_report(engine),
         "versions": {
             "pssr-live": __version__,
             "python": platform.python_version(),
@@ -103,8 +105,40 @@ def start_record(
         model_sha256=model.network_sha256,
         scale=model.manifest.scale,
         engine=str(engine),
+        engine_report=engine_report(engine),
         metadata=dict(info.metadata),
     )
+
+
+def engine_report(report: EngineReport) -> dict[str, Any]:
+    """Bring the engine's report into plain values.
+
+    Parameters
+    ----------
+    report : EngineReport
+        What really runs.
+
+    Returns
+    -------
+    dict
+        Its fields; ``psnr_db`` is None where the pixels are equal: JSON has no infinity.
+    """
+    plain = asdict(report)
+    plain["checks"] = [{**check, "psnr_db": _finite(check["psnr_db"])} for check in plain["checks"]]
+    return plain
+
+
+def engine_event(report: EngineReport) -> dict[str, Tag | None]:
+    """Say in plain values what restores and what it passed last, for the log."""
+    check = report.checks[-1]
+    return {
+        "engine": report.engine,
+        "device": report.device,
+        "precision": report.precision,
+        "check": check.what,
+        "psnr_db": _finite(check.psnr_db),
+        "floor_db": check.floor_db,
+    }
 
 
 def engine_status(report: EngineReport) -> EngineStatus:
@@ -117,4 +151,20 @@ def engine_status(report: EngineReport) -> EngineStatus:
         version=report.version,
         threads=report.threads,
         refused=tuple(RefusedEngine(refusal.engine, refusal.why) for refusal in report.refused),
+        cached=report.cached,
+        tiles=report.tiles,
+        checks=tuple(
+            EngineCheck(
+                what=check.what,
+                psnr_db=_finite(check.psnr_db),
+                floor_db=check.floor_db,
+                drop_db=check.drop_db,
+                cached=check.cached,
+            )
+            for check in report.checks
+        ),
     )
+
+
+def _finite(decibels: float) -> float | None:
+    return decibels if math.isfinite(decibels) else None

@@ -113,7 +113,7 @@ class LiveWindow(QtWidgets.QWidget):
         self._status = status
         self.setWindowTitle(f"pssr-live: {status.source} · {status.model}")
         self.engine.setText(words.what_runs(status))
-        self.engine.setToolTip(words.refused(status) or self.engine.text())
+        self.engine.setToolTip(words.engine_details(status) or self.engine.text())
         self.counts.setText(words.counts(status))
         kind, text = words.trouble(status) or ("flag", "")
         theme.say_kind(self.trouble, kind)

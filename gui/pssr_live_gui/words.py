@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from pssr_live.stream.wire import RawHeader, RestoredHeader, Status
+from pssr_live.stream.wire import EngineCheck, EngineStatus, RawHeader, RestoredHeader, Status
 
 __all__ = [
     "Banner",
@@ -13,6 +15,7 @@ __all__ = [
     "banner",
     "count_of",
     "counts",
+    "engine_details",
     "pixel_size",
     "raw_details",
     "restored_details",
@@ -21,6 +24,8 @@ __all__ = [
     "what_runs",
 ]
 
+_DETAILS_WIDTH = 100
+"""Signs in a line of what the engine says about itself."""
 QUIET_S = 3.0
 """So long without a frame, at least, before the viewer says so."""
 
@@ -111,7 +116,7 @@ def _about_the_run(now: Situation) -> Banner | None:
 
 
 def what_runs(status: Status) -> str:
-    """Say which engine really runs, at which rate and latency.
+    """Say which engine really runs, how near it is to fp32, at which rate and latency.
 
     Parameters
     ----------
@@ -127,6 +132,9 @@ def what_runs(status: Status) -> str:
         engine = "engine not ready yet"
     else:
         engine = f"{status.engine.engine} {status.engine.precision} on {status.engine.device}"
+        figures = [one.psnr_db for one in status.engine.checks if one.psnr_db is not None]
+        if figures:
+            engine += f", {min(figures):.0f} dB from fp32"
     raw, restored = _rate(status.fps_raw), _rate(status.fps_restored)
     p50, p99 = status.latency_ms_p50, status.latency_ms_p99
     latency = "" if p50 is None or p99 is None else f" · latency {p50:.0f} ms, p99 {p99:.0f} ms"
@@ -178,12 +186,51 @@ def trouble(status: Status) -> tuple[Literal["lost", "flag"], str] | None:
     return ("lost" if status.frames_lost_at_source else "flag", "⚠ " + " · ".join(parts))
 
 
-def refused(status: Status) -> str:
-    """Say which engines were refused and why, one a line; nothing if none was."""
-    if status.engine is None or not status.engine.refused:
+def engine_details(status: Status) -> str:
+    """Say all that the engine reports: what runs, how it was checked, and what was refused.
+
+    Parameters
+    ----------
+    status : Status
+        The daemon's status.
+
+    Returns
+    -------
+    str
+        Several lines; nothing before the engine is ready.
+    """
+    if status.engine is None:
         return ""
-    lines = [f"{one.engine}: {one.why}" for one in status.engine.refused]
-    return "\n".join(["refused engines:", *lines])
+    return "\n".join(
+        textwrap.fill(line, _DETAILS_WIDTH, subsequent_indent="    ")
+        for line in _engine_lines(status.engine)
+    )
+
+
+def _engine_lines(engine: EngineStatus) -> Iterator[str]:
+    asked = "" if engine.requested == engine.engine else f" (asked for: {engine.requested})"
+    threads = count_of(engine.threads, "thread")
+    yield f"{engine.engine} {engine.version}{asked}, {engine.precision}, {threads}"
+    yield engine.device
+    if engine.cached is not None:
+        yield "compiled earlier, from the cache" if engine.cached else "compiled for this run"
+    if engine.tiles > 1:
+        yield f"each frame is restored in {engine.tiles} parts"
+    for check in engine.checks:
+        yield _check(check)
+    if engine.refused:
+        yield "refused engines:"
+        yield from (f"{one.engine}: {one.why}" for one in engine.refused)
+
+
+def _check(check: EngineCheck) -> str:
+    near = (
+        "equal to fp32"
+        if check.psnr_db is None
+        else f"{check.psnr_db:.1f} dB from fp32, at least {check.floor_db:.0f} needed"
+    )
+    drop = "" if check.drop_db is None else f", {check.drop_db:.2f} dB further from the truth"
+    return f"{check.what}: {near}{drop}{' (checked earlier)' if check.cached else ''}"
 
 
 def raw_details(header: RawHeader) -> str:

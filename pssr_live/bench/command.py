@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from pssr_live.bench.measure import FULL, QUICK, measure
+from pssr_live.bench.paper import paper_tool
 from pssr_live.bench.report import check_plot, plot, show
 from pssr_live.errors import StorageError
 from pssr_live.settings import RunSettings
@@ -20,7 +21,12 @@ _WIDTH = 110
 
 
 def run_bench(
-    settings: RunSettings, *, quick: bool, out: Path | None, picture: Path | None
+    settings: RunSettings,
+    *,
+    quick: bool,
+    out: Path | None,
+    picture: Path | None,
+    paper: bool = False,
 ) -> None:
     """Measure, print, and keep the result.
 
@@ -32,11 +38,14 @@ def run_bench(
         Less than a minute, coarser; the drift of memory is left out.
     out, picture : Path or None
         JSON and plot (PNG or SVG) to make.
+    paper : bool
+        Time the published network too.
 
     Raises
     ------
     PssrLiveError
-        The model, the engine, the disk; or there is no matplotlib for the plot.
+        The model, the engine, the disk; or there is no matplotlib for the plot, or no torch for
+        the published network.
     """
     for path in (out, picture):
         if path is not None and not path.parent.is_dir():
@@ -45,6 +54,7 @@ def run_bench(
             )
     if picture is not None:
         check_plot(picture)
+    make_paper = paper_tool() if paper else None
     console = Console(stderr=True)
     with console.status("bench") as status:
 
@@ -53,7 +63,7 @@ def run_bench(
             if not console.is_terminal:
                 console.print(step)
 
-        report = measure(settings, QUICK if quick else FULL, tell)
+        report = measure(settings, QUICK if quick else FULL, tell, make_paper)
     try:
         if out is not None:
             out.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")

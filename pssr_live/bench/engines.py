@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import numpy as np
 
 from pssr_live.bench.frames import noise_window
 from pssr_live.bench.results import EngineTiming, Percentiles, Refused, SizeCost, SizeScaling
+from pssr_live.engine.base import EngineReport
 from pssr_live.engine.restore import Restorer
 from pssr_live.engine.select import AUTO_ORDER, prepare_engine
 from pssr_live.errors import PssrLiveError
@@ -106,12 +108,16 @@ def _time(
             finished = time.perf_counter()
             frame_ms.append(1e3 * (restored - started))
             network_ms.append(1e3 * (finished - restored))
+        # By now, the gate has judged the first window too.
+        nearness = _nearness_db(restorer.report)
     whole, alone = percentiles(frame_ms[_WARM_UP:]), percentiles(network_ms[_WARM_UP:])
     return EngineTiming(
         engine=report.engine,
         precision=report.precision,
         device=report.device,
         version=report.version,
+        psnr_db=nearness,
+        tiles=report.tiles,
         frame_ms=whole,
         network_ms=alone,
         network_least_ms=min(network_ms),
@@ -119,6 +125,11 @@ def _time(
         frames_per_s=1e3 / whole.p50,
         output_megapixels_per_s=height * width * model.manifest.scale**2 / whole.p50 / 1e3,
     )
+
+
+def _nearness_db(report: EngineReport) -> float | None:
+    least = min((check.psnr_db for check in report.checks), default=math.inf)
+    return least if math.isfinite(least) else None
 
 
 def bare_rate(restorer: Restorer, windows: Sequence[Window], seconds: float) -> float:
@@ -150,14 +161,27 @@ def scale_with_size(
     engine, precision : str
         As for a run.
     sizes : sequence of int
-        Height and width of raw frames, pixels.
+        Height and width of raw frames, pixels; those that the model does not take are left out.
     rounds : int
         How often each is measured.
 
     Returns
     -------
     SizeScaling
+
+    Raises
+    ------
+    PssrLiveError
+        The model takes fewer than two of them.
     """
+    low, high = model.manifest.min_size, model.manifest.max_size
+    sizes = [size for size in sizes if low <= size <= high]
+    if len(sizes) < 2:
+        raise PssrLiveError(
+            "cost against size cannot be measured",
+            f"{model.manifest.name} takes {low} to {high} pixels per side only",
+            "choose another --model",
+        )
     length, centre = model.manifest.window_length, model.manifest.centre
     least: dict[int, float] = {}
     with ExitStack() as opened:

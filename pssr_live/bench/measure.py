@@ -12,9 +12,10 @@ from pssr_live import __version__
 from pssr_live.bench.daemon import at_pace, full_speed
 from pssr_live.bench.engines import scale_with_size, time_engines, windows_of
 from pssr_live.bench.frames import preset_info, render
+from pssr_live.bench.paper import MakePackage, time_paper
 from pssr_live.bench.peak import matmul_peak, network_gmacs, processor
 from pssr_live.bench.process import can_measure_memory, memory_drift, start_up
-from pssr_live.bench.results import BenchReport, Machine
+from pssr_live.bench.results import BenchReport, Machine, PaperNetwork
 from pssr_live.model import find_model
 from pssr_live.settings import RunSettings
 
@@ -45,6 +46,8 @@ class Effort:
         Frames before the drift of memory is taken, and over which; drift 0 leaves it out.
     starts : int
         Fresh processes that are timed.
+    paper : int
+        How often a tile of the published network is timed, where that is asked for.
     """
 
     rendered: int
@@ -57,6 +60,7 @@ class Effort:
     warm_up: int
     drift: int
     starts: int
+    paper: int
 
 
 FULL = Effort(
@@ -70,6 +74,7 @@ FULL = Effort(
     warm_up=2_000,
     drift=10_000,
     starts=5,
+    paper=5,
 )
 QUICK = Effort(
     rendered=12,
@@ -82,10 +87,16 @@ QUICK = Effort(
     warm_up=0,
     drift=0,
     starts=3,
+    paper=2,
 )
 
 
-def measure(settings: RunSettings, effort: Effort, on_step: Callable[[str], None]) -> BenchReport:
+def measure(
+    settings: RunSettings,
+    effort: Effort,
+    on_step: Callable[[str], None],
+    paper: MakePackage | None = None,
+) -> BenchReport:
     """Measure everything.
 
     Parameters
@@ -96,6 +107,8 @@ def measure(settings: RunSettings, effort: Effort, on_step: Callable[[str], None
         `FULL` or `QUICK`.
     on_step : callable
         Called with what is measured next.
+    paper : callable or None
+        Makes the published network, to be timed as well; see `paper_tool`.
 
     Returns
     -------
@@ -142,6 +155,18 @@ def measure(settings: RunSettings, effort: Effort, on_step: Callable[[str], None
         on_step(f"memory over {effort.drift} small frames")
         memory = memory_drift(settings, effort.warm_up, effort.drift)
     on_step("time to start")
+    started = start_up(effort.starts)
+    published: list[PaperNetwork] = []
+    if paper is not None:
+        published, not_run = time_paper(
+            paper,
+            settings.engine,
+            settings.precision,
+            frame=info.height,
+            times=effort.paper,
+            on_step=on_step,
+        )
+        refused += not_run
     return BenchReport(
         machine=machine,
         model=model.manifest.name,
@@ -155,7 +180,8 @@ def measure(settings: RunSettings, effort: Effort, on_step: Callable[[str], None
         latency=latency,
         scaling=scaling,
         memory=memory,
-        start_up=start_up(effort.starts),
+        start_up=started,
+        paper=published,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pssr_live.engine.tile import plan_tiles
 from pssr_live.model import ModelPackage
 
 __all__ = ["matmul_peak", "network_gmacs", "processor"]
@@ -82,7 +83,7 @@ def network_gmacs(model: ModelPackage, height: int, width: int) -> float:
     Parameters
     ----------
     model : ModelPackage
-        Whose ONNX graph to count.
+        Whose ONNX graph to count; for a frame that it restores in tiles, that of all tiles.
     height, width : int
         Size of the raw frames, pixels.
 
@@ -94,8 +95,10 @@ def network_gmacs(model: ModelPackage, height: int, width: int) -> float:
     import openvino
 
     network = openvino.Core().read_model(io.BytesIO(model.network))
-    network.reshape([1, model.manifest.window_length, height, width])
-    return sum(_macs(node) for node in network.get_ordered_ops()) / 1e9
+    rows, columns = (plan_tiles(model.manifest, side) for side in (height, width))
+    network.reshape([1, model.manifest.window_length, rows.size, columns.size])
+    tiles = len(rows.pieces) * len(columns.pieces)
+    return tiles * sum(_macs(node) for node in network.get_ordered_ops()) / 1e9
 
 
 def _macs(node: Any) -> int:

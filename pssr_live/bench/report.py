@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pssr_live.bench.results import BenchReport
+from pssr_live.bench.results import BenchReport, EngineTiming
 from pssr_live.errors import UsageError
 
-__all__ = ["Line", "budget", "check_plot", "plot", "show"]
+__all__ = ["Line", "budget", "check_plot", "plot", "refusals", "show"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +99,88 @@ def show(report: BenchReport, console: Console) -> None:
         sep="\n",
         highlight=False,
     )
-    console.print(_engine_table(report), _budget_table(report), _detail_table(report))
+    console.print(_engine_table(report))
+    if report.paper:
+        console.print(_paper_table(report))
+    console.print(_budget_table(report), _detail_table(report))
 
 
 def _engine_table(report: BenchReport) -> Table:
     table = Table(title="Bare engine", title_justify="left")
-    table.add_column("engine")
+    table.add_column("engine", no_wrap=True)
     for heading in (
         "ms a frame", "p99", "network alone, ms", "frames/s", "Mpixel/s out", "of the peak",
+        "dB from fp32",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for one in report.engines:
         share = report.share_of_peak(one)
         table.add_row(
-            f"{one.engine} {one.precision}",
+            _name(one),
             f"{one.frame_ms.p50:.1f}",
             f"{one.frame_ms.p99:.1f}",
             f"{one.network_ms.p50:.1f}",
             f"{one.frames_per_s:.1f}",
             f"{one.output_megapixels_per_s:.1f}",
             "–" if share is None else f"{share:.0%}",
+            "equal" if one.psnr_db is None else f"{one.psnr_db:.0f}",
         )
     if report.refused:
         table.caption_justify = "left"
-        table.caption = "\n".join(f"refused: {one.why}" for one in report.refused)
+        table.caption = "\n".join(refusals(report))
+    return table
+
+
+def _name(one: EngineTiming) -> str:
+    tiles = f", {one.tiles} tiles" if one.tiles > 1 else ""
+    return f"{one.engine} {one.precision}{tiles}"
+
+
+def refusals(report: BenchReport) -> list[str]:
+    """Say what was refused and why, one line a reason.
+
+    Parameters
+    ----------
+    report : BenchReport
+        What was measured.
+
+    Returns
+    -------
+    list of str
+        In the order in which they were met.
+    """
+    by_reason: dict[str, dict[str, list[str]]] = {}
+    for one in report.refused:
+        precisions = by_reason.setdefault(one.why, {}).setdefault(one.engine, [])
+        if one.precision not in precisions:
+            precisions.append(one.precision)
+    lines = []
+    for why, met in by_reason.items():
+        engines = ", ".join(f"{engine} {'/'.join(each)}" for engine, each in met.items())
+        lines.append(f"refused: {engines}: {why}")
+    return lines
+
+
+def _paper_table(report: BenchReport) -> Table:
+    table = Table(
+        title="The published network (PSSR-MF, random weights), for comparison",
+        title_justify="left",
+        caption=f"extrapolated: {report.size}² takes so many tiles, as the published code cuts it; "
+        "cutting and joining are not counted",
+        caption_justify="left",
+    )
+    table.add_column("engine")
+    for heading in ("one tile", "GMAC", "s a tile", "tiles", "s a frame, extrapolated"):
+        table.add_column(heading, justify="right")
+    for one in report.paper:
+        table.add_row(
+            f"{one.engine} {one.precision}",
+            f"{one.tile}² → {4 * one.tile}²",
+            f"{one.gmacs:.0f}",
+            f"{min(one.tile_ms) / 1e3:.2f}",
+            f"{one.tiles}",
+            f"{one.frame_s:.1f}",
+        )
     return table
 
 
@@ -199,11 +257,21 @@ def plot(report: BenchReport, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    rows = len(report.engines) + 3 * len(report.paper)
+    figure = Figure(figsize=(12, max(3.6, 1.2 + 0.3 * rows)), layout="constrained")
     engines, sizes, memory = figure.subplots(1, 3)
-    names = [f"{one.engine} {one.precision}" for one in report.engines]
-    engines.barh(names, [one.frame_ms.p50 for one in report.engines])
+    bars = [(_name(one), one.frame_ms.p50) for one in report.engines]
+    bars += [
+        (f"published network,\n{one.engine} {one.precision}\n(extrapolated)", 1e3 * one.frame_s)
+        for one in report.paper
+    ]
+    drawn = engines.barh([name for name, _ in bars], [ms for _, ms in bars])
+    engines.bar_label(drawn, [f"{ms:.1f}" if ms < 10 else f"{ms:,.0f}" for _, ms in bars])
+    engines.margins(x=0.25)
     engines.set(xlabel="ms a frame", title=f"{report.size}² → {4 * report.size}²")
+    engines.invert_yaxis()
+    if report.paper:
+        engines.set_xscale("log")
     costs = report.scaling.costs
     sizes.loglog([cost.size**2 for cost in costs], [cost.frame_ms for cost in costs], "o-")
     sizes.set(xlabel="raw pixels", ylabel="ms a frame", title=f"slope {report.scaling.slope:.2f}")

@@ -11,6 +11,7 @@ __all__ = [
     "LatencyResult",
     "Machine",
     "MemoryResult",
+    "PaperNetwork",
     "Percentiles",
     "Refused",
     "Round",
@@ -59,6 +60,10 @@ class EngineTiming(Struct, frozen=True, kw_only=True):
     ----------
     engine, precision, device, version : str
         As read back from the running engine.
+    psnr_db : float or None
+        Least agreement with fp32 that the accuracy gate found, dB; None if the pixels are equal.
+    tiles : int
+        Parts that a frame is restored in.
     frame_ms : Percentiles
         Raw window in memory → restored frame in memory, with normalisation and back.
     network_ms : Percentiles
@@ -77,6 +82,8 @@ class EngineTiming(Struct, frozen=True, kw_only=True):
     precision: str
     device: str
     version: str
+    psnr_db: float | None
+    tiles: int
     frame_ms: Percentiles
     network_ms: Percentiles
     network_least_ms: float
@@ -218,6 +225,38 @@ class MemoryResult(Struct, frozen=True, kw_only=True):
         return self.end_mb / self.start_mb - 1
 
 
+class PaperNetwork(Struct, frozen=True, kw_only=True):
+    """The published network, for comparison: one of its tiles is timed.
+
+    Attributes
+    ----------
+    engine, precision, device, version : str
+        As read back from the running engine.
+    tile : int
+        Height and width of a tile, raw pixels.
+    tile_ms : list of float
+        Time of the network alone for one tile, each time it was run.
+    gmacs : float
+        10⁹ multiply-accumulates of one tile.
+    tiles : int
+        That a frame of the neuron preset needs, with the published code's overlap.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    version: str
+    tile: int
+    tile_ms: list[float]
+    gmacs: float
+    tiles: int
+
+    @property
+    def frame_s(self) -> float:
+        """Extrapolated time for a frame: that of all tiles, without cutting and joining them."""
+        return self.tiles * min(self.tile_ms) / 1e3
+
+
 class StartUp(Struct, frozen=True):
     """Median wall time of a fresh process, the interpreter's own start included, s."""
 
@@ -248,6 +287,8 @@ class BenchReport(Struct, frozen=True, kw_only=True):
     memory : MemoryResult or None
         None in a quick bench, or without psutil.
     start_up : StartUp
+    paper : list of PaperNetwork
+        Empty unless it was asked for.
     """
 
     version: int = 1
@@ -264,6 +305,7 @@ class BenchReport(Struct, frozen=True, kw_only=True):
     scaling: SizeScaling
     memory: MemoryResult | None
     start_up: StartUp
+    paper: list[PaperNetwork] = []
 
     def share_of_peak(self, timing: EngineTiming) -> float | None:
         """Arithmetic rate of a network over the peak, both at their least disturbed.
@@ -276,7 +318,10 @@ class BenchReport(Struct, frozen=True, kw_only=True):
         Returns
         -------
         float or None
-            None where the peak in that precision was not measured.
+            None where the peak in that precision was not measured, or is not that of the device.
         """
         peak = self.peak_gflops.get(timing.precision)
-        return None if peak is None else 2e3 * self.gmacs / timing.network_least_ms / peak
+        on_processor = timing.device == self.machine.processor or timing.device.startswith("CPU")
+        if peak is None or not on_processor:
+            return None
+        return 2e3 * self.gmacs / timing.network_least_ms / peak

@@ -73,6 +73,8 @@ class StartRecord(_Line, frozen=True, kw_only=True, tag_field="record", tag="sta
         Restored pixels per raw pixel and axis.
     engine : str
         What really runs, as read back from it.
+    engine_report : mapping
+        All that it says about itself, as ``engine`` in ``run.json``.
     metadata : mapping
         What else the source says about the run.
     """
@@ -94,6 +96,7 @@ class StartRecord(_Line, frozen=True, kw_only=True, tag_field="record", tag="sta
     model_sha256: str
     scale: int
     engine: str
+    engine_report: Mapping[str, Any] = {}
     metadata: Mapping[str, Tag] = {}
 
 

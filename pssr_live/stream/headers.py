@@ -13,6 +13,7 @@ __all__ = [
     "RUN_ID",
     "TOPICS",
     "WIRE_VERSION",
+    "EngineCheck",
     "EngineStatus",
     "FrameHeader",
     "Phase",
@@ -136,6 +137,30 @@ class RefusedEngine(Struct, frozen=True):
     why: str
 
 
+class EngineCheck(Struct, frozen=True, kw_only=True):
+    """A comparison with fp32 on the processor that the engine passed before it went live.
+
+    Attributes
+    ----------
+    what : str
+        ``test pair`` or ``first window``.
+    psnr_db : float or None
+        Peak signal-to-noise ratio, fp32 taken for the truth, dB; None if the pixels are equal.
+    floor_db : float
+        What it had to reach, dB.
+    drop_db : float or None
+        How much nearer fp32 comes to the true image, dB; None where the truth is not known.
+    cached : bool
+        The comparison was made earlier, for the same engine, model and size.
+    """
+
+    what: str
+    psnr_db: float | None
+    floor_db: float
+    drop_db: float | None = None
+    cached: bool = False
+
+
 class EngineStatus(Struct, frozen=True, kw_only=True):
     """What really runs, as read back from the running engine.
 
@@ -149,6 +174,12 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
         Threads of the runtime.
     refused : tuple of RefusedEngine
         Engines that were tried before.
+    cached : bool or None
+        Compiled earlier and loaded from the cache; None: this engine keeps no cache.
+    tiles : int
+        Parts that a frame is restored in.
+    checks : tuple of EngineCheck
+        What it passed before it went live.
     """
 
     requested: str
@@ -158,6 +189,9 @@ class EngineStatus(Struct, frozen=True, kw_only=True):
     version: str
     threads: Count
     refused: tuple[RefusedEngine, ...] = ()
+    cached: bool | None = None
+    tiles: Annotated[int, Meta(ge=1)] = 1
+    checks: tuple[EngineCheck, ...] = ()
 
 
 class Status(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from pssr_live.stream.wire import Status
+from pssr_live.stream.wire import EngineCheck, RefusedEngine, Status
 from pssr_live_gui import words
 from pssr_live_gui.words import Situation
 from tests.gui.helpers import status_of
@@ -61,7 +62,46 @@ def test_the_status_line_names_what_really_runs() -> None:
         "openvino bf16 on Some CPU · raw 3.7, restored 3.6 frames/s · latency 62 ms, p99 81 ms"
     )
     assert words.what_runs(status_of("r", engine=None, fps_raw=None)).startswith("engine not ready")
-    assert "onnxruntime: not installed" in words.refused(RUNNING)
+
+
+def test_the_engine_s_report_is_said_in_full() -> None:
+    said = words.engine_details(RUNNING).splitlines()
+    assert said == [
+        "openvino 2025.1 (asked for: auto), bf16, 2 threads",
+        "Some CPU",
+        "refused engines:",
+        "onnxruntime: not installed",
+    ]
+    assert words.engine_details(status_of("r", engine=None)) == ""
+
+
+def test_how_near_the_engine_is_to_fp32_is_on_the_line_and_in_the_details() -> None:
+    checks = (
+        EngineCheck(what="test pair", psnr_db=66.14, floor_db=50.0, drop_db=0.013, cached=True),
+        EngineCheck(what="first window", psnr_db=61.5, floor_db=50.0),
+        EngineCheck(what="one more", psnr_db=None, floor_db=50.0),
+    )
+    assert RUNNING.engine is not None
+    engine = replace(RUNNING.engine, checks=checks, cached=False, tiles=16)
+    line = words.what_runs(status_of("r", engine=engine))
+    assert line.startswith("openvino bf16 on Some CPU, 62 dB from fp32 · raw 3.7")
+    assert words.engine_details(status_of("r", engine=engine)).splitlines()[2:-2] == [
+        "compiled for this run",
+        "each frame is restored in 16 parts",
+        "test pair: 66.1 dB from fp32, at least 50 needed, 0.01 dB further from the truth"
+        " (checked earlier)",
+        "first window: 61.5 dB from fp32, at least 50 needed",
+        "one more: equal to fp32",
+    ]
+    loaded = words.engine_details(status_of("r", engine=replace(engine, cached=True)))
+    assert "compiled earlier, from the cache" in loaded
+
+
+def test_long_refusals_are_broken_into_lines() -> None:
+    assert RUNNING.engine is not None
+    refused = (RefusedEngine("tensorrt", "the driver of this computer's GPU is too old; " * 6),)
+    said = words.engine_details(status_of("r", engine=replace(RUNNING.engine, refused=refused)))
+    assert max(map(len, said.splitlines())) <= 100
 
 
 def test_losses_come_before_warnings() -> None:

@@ -13,7 +13,13 @@ import pytest
 from pssr_live.frames import Restored
 from pssr_live.stream.connection import Connection
 from pssr_live.stream.publisher import Publisher
-from pssr_live.stream.wire import EngineStatus, RawHeader, RestoredHeader, Status
+from pssr_live.stream.wire import (
+    EngineCheck,
+    EngineStatus,
+    RawHeader,
+    RestoredHeader,
+    Status,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "wire.md"
 
@@ -36,7 +42,9 @@ def test_the_example_receives_a_restored_frame_with_nothing_of_ours(tmp_path: Pa
     assert ran.stdout == "restored frame 41 (12, 16) mean 7.0\n"
 
 
-@pytest.mark.parametrize("message", [RawHeader, RestoredHeader, Status, EngineStatus, Connection])
+@pytest.mark.parametrize(
+    "message", [RawHeader, RestoredHeader, Status, EngineStatus, EngineCheck, Connection]
+)
 def test_every_field_is_documented(message: type) -> None:
     page = PAGE.read_text(encoding="utf-8")
     rows = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))

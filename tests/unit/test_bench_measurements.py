@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import openvino
 import pytest
@@ -17,12 +18,15 @@ from pssr_live.bench.daemon import at_pace, full_speed
 from pssr_live.bench.engines import scale_with_size, time_engines, windows_of
 from pssr_live.bench.frames import MemorySource, preset_info, render
 from pssr_live.bench.measure import Effort, measure
+from pssr_live.bench.paper import paper_tiles, time_paper
 from pssr_live.bench.peak import matmul_peak, network_gmacs
 from pssr_live.bench.process import drift, start_up
 from pssr_live.bench.report import budget
 from pssr_live.bench.results import Round
+from pssr_live.engine.select import AUTO_ORDER
+from pssr_live.engine.tile import plan_tiles
 from pssr_live.errors import PssrLiveError
-from pssr_live.model import ModelPackage, find_model
+from pssr_live.model import ModelPackage, Tiling, find_model
 from pssr_live.settings import RunSettings
 from pssr_live.testing import SourceContract
 
@@ -113,6 +117,61 @@ def test_every_engine_is_timed_or_refused_with_its_reason(model: ModelPackage) -
     assert one.output_megapixels_per_s == pytest.approx(one.frames_per_s * (4 * SIZE) ** 2 / 1e6)
     assert 0 < one.network_least_ms <= one.network_ms.p50
     assert any("bf16" in one.why for one in refused if one.engine == "onnxruntime")
+    assert {one.engine for one in [*timings, *refused]} == set(AUTO_ORDER)
+    assert one.tiles == 1
+    assert one.psnr_db is None or one.psnr_db > 90
+
+
+def test_frames_in_tiles_are_timed_and_counted_as_tiles(model: ModelPackage) -> None:
+    tiling = Tiling(size=112, overlap=96)
+    tiled = replace(model, manifest=msgspec.structs.replace(model.manifest, tiling=tiling))
+    windows = windows_of(render(6, 128), model)
+    timings, _ = time_engines(tiled, "openvino", windows, frames=1, on_step=lambda _: None)
+    assert {one.tiles for one in timings} == {4}
+    tile = plan_tiles(tiled.manifest, 128).size
+    assert network_gmacs(tiled, 128, 128) == pytest.approx(4 * network_gmacs(model, tile, tile))
+    costs = scale_with_size(tiled, "openvino", "fp32", (64, 128), 1).costs
+    assert [cost.size for cost in costs] == [64, 128]
+
+
+def test_sizes_that_the_model_does_not_take_are_left_out(model: ModelPackage) -> None:
+    small = replace(model, manifest=msgspec.structs.replace(model.manifest, max_size=64))
+    costs = scale_with_size(small, "openvino", "fp32", (32, 64, 128), 1).costs
+    assert [cost.size for cost in costs] == [32, 64]
+    with pytest.raises(PssrLiveError, match="16 to 64 pixels"):
+        scale_with_size(small, "openvino", "fp32", (64, 128), 1)
+
+
+def test_the_published_code_cuts_a_frame_into_sixteen_tiles() -> None:
+    assert [paper_tiles(size, 4) for size in (100, 128, 129, 250, 440)] == [1, 1, 4, 4, 16]
+
+
+def test_one_tile_of_the_published_network_is_timed(model: ModelPackage) -> None:
+    """Its place is taken by the shipped network here, which compiles in a moment."""
+    folders: list[Path] = []
+    steps: list[str] = []
+
+    def make(folder: Path) -> ModelPackage:
+        assert folder.is_dir()
+        folders.append(folder)
+        return model
+
+    (one,), refused = time_paper(make, "auto", None, frame=440, times=2, on_step=steps.append)
+    assert refused == []
+    assert (one.engine, one.precision) == ("openvino", "fp32")
+    assert (one.tile, one.tiles, len(one.tile_ms)) == (128, 16, 2)
+    assert one.frame_s == pytest.approx(16 * min(one.tile_ms) / 1e3)
+    assert one.gmacs == network_gmacs(model, 128, 128)
+    assert not folders[0].exists()
+    assert "published network, one tile, 2 of 2" in steps
+
+
+def test_an_engine_that_cannot_run_the_published_network_is_refused(model: ModelPackage) -> None:
+    timings, (one,) = time_paper(
+        lambda _: model, "torch", "int8", frame=440, times=1, on_step=lambda _: None
+    )
+    assert timings == []
+    assert (one.engine, one.precision) == ("torch", "int8")
 
 
 def test_a_round_compares_the_daemon_with_the_bare_engine_around_it() -> None:
@@ -171,10 +230,10 @@ def test_one_command_measures_everything(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(measure_module, "render", lambda count: render(count, SIZE))
     small = Effort(
         rendered=6, timed=2, rounds=1, seconds=0.2, paced=12, sizes=(32, 64), size_rounds=1,
-        warm_up=20, drift=240, starts=1,
+        warm_up=20, drift=240, starts=1, paper=1,
     )  # fmt: skip
     steps: list[str] = []
-    report = measure(SETTINGS, small, steps.append)
+    report = measure(SETTINGS, small, steps.append, lambda _: find_model("neuron_mf"))
     assert report.model == "neuron_mf"
     assert {one.engine for one in report.engines} == {"openvino"}
     assert report.latency.frames == 12
@@ -182,4 +241,5 @@ def test_one_command_measures_everything(monkeypatch: pytest.MonkeyPatch) -> Non
     assert report.memory.start_mb > 10
     assert report.machine.cpus >= 1
     assert "memory over 240 small frames" in steps
+    assert [one.tiles for one in report.paper] == [1]
     assert [line.met for line in budget(report)].count(None) == 0

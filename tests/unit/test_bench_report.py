@@ -11,10 +11,11 @@ import pytest
 from rich.console import Console
 
 from pssr_live.bench import command as command_module
+from pssr_live.bench import paper as paper_module
 from pssr_live.bench import report as report_module
 from pssr_live.bench.command import run_bench
 from pssr_live.bench.measure import QUICK, Effort
-from pssr_live.bench.report import budget, check_plot, plot, show
+from pssr_live.bench.report import budget, check_plot, plot, refusals, show
 from pssr_live.bench.results import (
     BenchReport,
     DaemonResult,
@@ -22,6 +23,7 @@ from pssr_live.bench.results import (
     LatencyResult,
     Machine,
     MemoryResult,
+    PaperNetwork,
     Percentiles,
     Refused,
     Round,
@@ -57,6 +59,8 @@ def measured() -> BenchReport:
                 precision="fp32",
                 device="a processor",
                 version="2026.4",
+                psnr_db=None,
+                tiles=1,
                 frame_ms=Percentiles(100.0, 120.0),
                 network_ms=Percentiles(95.0, 110.0),
                 network_least_ms=90.0,
@@ -144,10 +148,83 @@ def test_the_table_says_what_ran_what_was_refused_and_where(measured: BenchRepor
     text = shown(measured)
     for said in (
         "a processor, 2 processors", "load 0.1", "neuron_mf abababababab", "10.9 GMAC",
-        "openvino fp32", "61%", "refused: ONNX Runtime cannot run in bf16", "10.0, 9.6, 10.0",
-        "1024² → 4096²",
+        "openvino fp32", "61%", "equal", "onnxruntime bf16: ONNX Runtime cannot run in bf16",
+        "10.0, 9.6, 10.0", "1024² → 4096²",
     ):  # fmt: skip
         assert said in text
+
+
+def test_a_tiled_engine_and_one_near_fp32_say_so(measured: BenchReport) -> None:
+    tiled = msgspec.structs.replace(measured.engines[0], tiles=9, psnr_db=61.4)
+    text = shown(msgspec.structs.replace(measured, engines=[tiled]))
+    assert "openvino fp32, 9 tiles" in text
+    assert " 61 " in text
+
+
+def test_a_gpu_is_not_compared_with_the_processor_s_peak(measured: BenchReport) -> None:
+    on_processor = measured.engines[0]
+    share = measured.share_of_peak(on_processor)
+    assert share is not None
+    for device in ("CPUExecutionProvider", "CPU (AVX512)"):
+        same = msgspec.structs.replace(on_processor, device=device)
+        assert measured.share_of_peak(same) == share
+    on_gpu = msgspec.structs.replace(on_processor, device="NVIDIA RTX A2000")
+    assert measured.share_of_peak(on_gpu) is None
+
+
+def test_one_reason_for_many_refusals_is_said_once(measured: BenchReport) -> None:
+    no_gpu, no_kernels = "no NVIDIA GPU can be used", "no kernels"
+    report = msgspec.structs.replace(
+        measured,
+        refused=[
+            Refused("tensorrt", "fp32", no_gpu),
+            Refused("tensorrt", "fp16", no_gpu),
+            Refused("cuda", "fp32", no_gpu),
+            Refused("cuda", "fp32", no_gpu),
+            Refused("onnxruntime", "bf16", no_kernels),
+        ],
+    )
+    assert refusals(report) == [
+        "refused: tensorrt fp32/fp16, cuda fp32: no NVIDIA GPU can be used",
+        "refused: onnxruntime bf16: no kernels",
+    ]
+
+
+@pytest.fixture
+def with_paper(measured: BenchReport) -> BenchReport:
+    paper = PaperNetwork(
+        engine="openvino", precision="fp32", device="a processor", version="2026.4", tile=128,
+        tile_ms=[3100.0, 2900.0], gmacs=127.0, tiles=16,
+    )  # fmt: skip
+    return msgspec.structs.replace(measured, paper=[paper])
+
+
+def test_the_published_network_is_extrapolated_and_said_so(
+    measured: BenchReport, with_paper: BenchReport
+) -> None:
+    assert with_paper.paper[0].frame_s == pytest.approx(16 * 2.9)
+    text = shown(with_paper)
+    for said in ("PSSR-MF", "random weights", "128² → 512²", "2.90", "16", "46.4", "extrapolated:"):
+        assert said in text
+    assert "PSSR-MF" not in shown(measured)
+
+
+def test_the_published_network_is_in_the_json_and_in_the_plot(
+    with_paper: BenchReport, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert msgspec.json.decode(msgspec.json.encode(with_paper), type=BenchReport) == with_paper
+    plot(with_paper, tmp_path / "bench.svg")
+    assert "published network" in (tmp_path / "bench.svg").read_text("utf-8")
+
+
+def test_without_torch_the_published_network_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command_module, "measure", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(paper_module, "entry_points", lambda **_: ())
+    with pytest.raises(UsageError, match=r'pip install "pssr-live\[train\]"'):
+        run_bench(RunSettings(), quick=True, out=None, picture=None, paper=True)
 
 
 def test_the_json_holds_everything_and_reads_back(measured: BenchReport) -> None:
@@ -182,7 +259,7 @@ def test_the_command_prints_the_tables_and_leaves_json_and_picture(
     asked: list[object] = []
 
     def measure(
-        settings: RunSettings, effort: Effort, on_step: Callable[[str], None]
+        settings: RunSettings, effort: Effort, on_step: Callable[[str], None], paper: object
     ) -> BenchReport:
         asked.append(effort)
         on_step("rendering frames")
