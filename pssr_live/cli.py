@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from pssr_live import __version__
 from pssr_live.commands import add_commands
 from pssr_live.errors import PssrLiveError, UsageError
+from pssr_live.model_commands import add_model_commands
 from pssr_live.settings import EngineName, Precision
 
 __all__ = ["app", "main"]
@@ -307,3 +308,4 @@ def _log_to_stderr(debug: bool) -> None:
 
 
 add_commands(app)
+add_model_commands(app)

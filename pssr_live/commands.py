@@ -1,4 +1,4 @@
-"""Subcommands of ``pssr-live``."""
+"""Subcommands of ``pssr-live``; those about models are in `pssr_live.model_commands`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pssr_live.errors import ModelError, StorageError, UsageError, WindowError
+from pssr_live.errors import StorageError, UsageError, WindowError
 from pssr_live.settings import EngineName, Precision
 
 __all__ = ["add_commands"]
 
-TEST_PAIR_TOLERANCE = 1e-2
-"""Largest difference of an fp32 engine from the test pair, in standard deviations."""
-
-models = typer.Typer(help="Model packages.", no_args_is_help=True)
 log = typer.Typer(help="Acquisition logs.", no_args_is_help=True)
 
 
@@ -38,11 +34,6 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(doctor)
     app.command()(bench)
-    models.command("list")(list_models)
-    models.command("show")(show_model)
-    models.command("verify")(verify_model)
-    models.command("import")(import_model)
-    app.add_typer(models, name="models")
     log.command("export")(export_log)
     app.add_typer(log, name="log")
 
@@ -206,6 +197,13 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Less than a minute, coarser, without memory.")
     ] = False,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Time the published network too: one tile, extrapolated; needs the train extra.",
+        ),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="JSON to make.", metavar="FILE.json")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Plot to make.", metavar="FILE.png|.svg")
@@ -216,85 +214,7 @@ def bench(
     from pssr_live.settings import RunSettings
 
     settings = RunSettings(model=model, engine=engine, precision=precision)
-    run_bench(settings, quick=quick, out=out, picture=plot)
-
-
-def list_models() -> None:
-    """List the installed models."""
-    from pssr_live.model import read_package, shipped_models
-
-    for folder in shipped_models():
-        manifest = read_package(folder).manifest
-        typer.echo(f"{manifest.name:<14}{manifest.version:<9}{manifest.description}")
-
-
-def show_model(
-    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
-) -> None:
-    """Show a model's card: what it was trained on, what it is valid for, how good it is."""
-    from pssr_live.model import find_model
-
-    typer.echo(find_model(model).card())
-
-
-def verify_model(
-    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
-    engine: Annotated[EngineName, typer.Option(help="As for a run.")] = "auto",
-) -> None:
-    """Check a package's hashes and run its test pair."""
-    from pssr_live.engine.check import check_test_pair
-    from pssr_live.model import find_model
-
-    package = find_model(model)
-    worst, report = check_test_pair(package, engine, None)
-    if not worst <= TEST_PAIR_TOLERANCE:
-        raise ModelError(
-            f"model {package.manifest.name} on {report}",
-            f"it misses its test pair by {worst:.3g} standard deviations",
-            "use another engine, or reinstall the package",
-        )
-    typer.echo(f"{package.manifest.name}: hashes match; test pair reproduced on {report}")
-
-
-def import_model(
-    file: Annotated[Path, typer.Argument(help="Learner.export() (.pkl) or learn.save() (.pth).")],
-    out: Annotated[Path, typer.Option(help="Folder of the package, to be made.", metavar="DIR")],
-    name: Annotated[str, typer.Option(help="Name of the model: a-z, 0-9 and _.")],
-    pixel_size: Annotated[
-        tuple[float, float],
-        typer.Option(help="Smallest and largest raw pixel it is valid for, µm.", metavar="MIN MAX"),
-    ],
-    mean: Annotated[
-        float | None,
-        typer.Option(help="Mean of the training images (0 to 1), for weights alone (.pth)."),
-    ] = None,
-    std: Annotated[float | None, typer.Option(help="Their standard deviation.")] = None,
-) -> None:
-    """Make a package of a published PSSR learner; nothing in the file is executed."""
-    if (mean is None) != (std is None):
-        raise UsageError("--mean and --std", "only one of them is given", "give both or none")
-    statistics = None if mean is None or std is None else (mean, std)
-    with Console(stderr=True).status("starting") as status:
-        package = _tool("import_model")(
-            file,
-            out,
-            name=name,
-            pixel_size_um=pixel_size,
-            training_statistics=statistics,
-            on_step=status.update,
-        )
-    typer.echo(f"{package.manifest.name}: {package.manifest.description}; checked; in {out}")
-
-
-def _tool(name: str) -> Callable[..., Any]:
-    """Find a tool that needs more than the daemon."""
-    try:
-        (entry,) = entry_points(group="pssr_live.tools", name=name)
-        return cast(Callable[..., Any], entry.load())
-    except (ImportError, ValueError) as error:
-        raise ModelError(
-            f"the tool {name}", f"it is not installed ({error})", 'pip install "pssr-live[train]"'
-        ) from error
+    run_bench(settings, quick=quick, out=out, picture=plot, paper=paper)
 
 
 def _window(name: str) -> Callable[[Any], int]:

@@ -1,0 +1,152 @@
+"""Subcommands of ``pssr-live`` about models: packages, training, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+
+from pssr_live.errors import ModelError, UsageError
+from pssr_live.settings import EngineName
+
+__all__ = ["add_model_commands"]
+
+TEST_PAIR_TOLERANCE = 1e-2
+"""Largest difference of an fp32 engine from the test pair, in standard deviations."""
+
+models = typer.Typer(help="Model packages.", no_args_is_help=True)
+
+
+def add_model_commands(app: typer.Typer) -> None:
+    """Add the subcommands to the root command."""
+    models.command("list")(list_models)
+    models.command("show")(show_model)
+    models.command("verify")(verify_model)
+    models.command("import")(import_model)
+    app.add_typer(models, name="models")
+    app.command()(calibrate)
+
+
+def list_models() -> None:
+    """List the installed models."""
+    from pssr_live.catalogue import print_models
+    from pssr_live.model import shipped_models
+
+    print_models(shipped_models(), Console())
+
+
+def show_model(
+    model: Annotated[str, typer.Argument(help="Name of a model, a package folder, or a .zip.")],
+) -> None:
+    """Show what a model is for, and its card: what it was trained on and how good it is."""
+    from pssr_live.catalogue import print_model
+    from pssr_live.model import find_model
+
+    print_model(find_model(model), Console())
+
+
+def verify_model(
+    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
+    engine: Annotated[EngineName, typer.Option(help="As for a run.")] = "auto",
+) -> None:
+    """Check a package's hashes and run its test pair."""
+    from pssr_live.engine.check import check_test_pair
+    from pssr_live.model import find_model
+
+    package = find_model(model)
+    worst, report = check_test_pair(package, engine, None)
+    if not worst <= TEST_PAIR_TOLERANCE:
+        raise ModelError(
+            f"model {package.manifest.name} on {report}",
+            f"it misses its test pair by {worst:.3g} standard deviations",
+            "use another engine, or reinstall the package",
+        )
+    typer.echo(f"{package.manifest.name}: hashes match; test pair reproduced on {report}")
+
+
+def import_model(
+    file: Annotated[Path, typer.Argument(help="Learner.export() (.pkl) or learn.save() (.pth).")],
+    out: Annotated[Path, typer.Option(help="Folder of the package, to be made.", metavar="DIR")],
+    name: Annotated[str, typer.Option(help="Name of the model: a-z, 0-9 and _.")],
+    pixel_size: Annotated[
+        tuple[float, float],
+        typer.Option(help="Smallest and largest raw pixel it is valid for, µm.", metavar="MIN MAX"),
+    ],
+    mean: Annotated[
+        float | None,
+        typer.Option(help="Mean of the training images (0 to 1), for weights alone (.pth)."),
+    ] = None,
+    std: Annotated[float | None, typer.Option(help="Their standard deviation.")] = None,
+    seam_blur: Annotated[
+        bool,
+        typer.Option(
+            "--seam-blur",
+            help="Join tiles of large frames as the published code does: cut, and blur the seams.",
+        ),
+    ] = False,
+) -> None:
+    """Make a package of a published PSSR learner; nothing in the file is executed."""
+    if (mean is None) != (std is None):
+        raise UsageError("--mean and --std", "only one of them is given", "give both or none")
+    statistics = None if mean is None or std is None else (mean, std)
+    with Console(stderr=True).status("starting") as status:
+        package = _tool("import_model")(
+            file,
+            out,
+            name=name,
+            pixel_size_um=pixel_size,
+            training_statistics=statistics,
+            seam_blur=seam_blur,
+            on_step=status.update,
+        )
+    typer.echo(f"{package.manifest.name}: {package.manifest.description}; checked; in {out}")
+
+
+def calibrate(
+    frames: Annotated[
+        list[Path], typer.Argument(help="Undersampled movies of one detector and setting.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="File to make, for `train --crappifier`.", metavar="FILE.toml")
+    ],
+    high_resolution: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Movie or image of the same kind of sample at four times the sampling, for the "
+            "blur; can be given more than once.",
+            metavar="FILE",
+        ),
+    ] = None,
+    offset: Annotated[
+        float | None, typer.Option(help="Counts without light, where they are known.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(help="Edge of the frames' pixels, µm; by default what the files say."),
+    ] = None,
+) -> None:
+    """Fit noise, light and blur of undersampled training frames to a microscope's own."""
+    with Console(stderr=True).status("reading and fitting"):
+        figures = _tool("calibrate")(
+            frames,
+            out,
+            high_resolution=high_resolution or [],
+            offset=offset,
+            pixel_size_um=pixel_size,
+        )
+    typer.echo(figures)
+
+
+def _tool(name: str) -> Callable[..., Any]:
+    """Find a tool that needs more than the daemon."""
+    try:
+        (entry,) = entry_points(group="pssr_live.tools", name=name)
+        return cast(Callable[..., Any], entry.load())
+    except (ImportError, ValueError) as error:
+        raise ModelError(
+            f"the tool {name}", f"it is not installed ({error})", 'pip install "pssr-live[train]"'
+        ) from error
