@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from pssr_live.engine.restore import Restorer
@@ -162,13 +163,16 @@ def restore_file(
         info = source.open()
         restorer = Restorer(package, engine, precision, info.height, info.width)
         opened.callback(restorer.close)
-        annotations = {"engine": str(restorer.report), "restored_from": movie.name}
+        restored = restore_movie(source, info, restorer, package.manifest)
+        # Only with the first frame it is known for sure which engine restores.
+        first = next(restored, None)
+        if first is None:
+            return 0
+        annotations = {"engine": first.engine, "restored_from": movie.name}
         stack = restored_stack(info, package.manifest, datetime.now().astimezone(), annotations)
         writer = StackWriter(out, stack)
         try:
-            for position, plane in enumerate(
-                restore_movie(source, info, restorer, package.manifest)
-            ):
+            for position, plane in enumerate(chain((first,), restored)):
                 about = PlaneInfo(
                     plane.index, plane.t_source_ns, plane.edge, plane.complete, plane.live
                 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pssr_live.counters import Counts, WarningLog
-from pssr_live.document import run_document, start_record
+from pssr_live.document import engine_event, engine_report, run_document, start_record
 from pssr_live.engine.base import EngineReport
 from pssr_live.engine.restore import Restorer
 from pssr_live.errors import PssrLiveError
@@ -104,7 +104,7 @@ class Recording:
                 planes,
                 model=model.manifest,
                 started=started,
-                annotations={"run_id": run_id, "engine": str(engine)},
+                annotations={"run_id": run_id},
             )
             frame_bytes = info.height * info.width * info.dtype.itemsize
             self.raw_bound = max(4, min(64, _RAW_QUEUE_BYTES // frame_bytes))
@@ -172,6 +172,18 @@ class Recording:
         if len(planes) == 0 or planes[len(planes) - 1].index < index + length:
             return None
         return next(self._restore([planes.position(index)], restorer))
+
+    def note_engine(self, engine: EngineReport) -> None:
+        """Keep what the engine's first window has shown: in the log, and at once in ``run.json``.
+
+        Parameters
+        ----------
+        engine : EngineReport
+            What really runs from now on.
+        """
+        self._log.event("engine", f"what restores from here on: {engine}", **engine_event(engine))
+        self._document["engine"] = engine_report(engine)
+        self.folder.write_run_json(self._document)
 
     def skip(self, index: int) -> None:
         """Note in the log that live had no time for a frame."""

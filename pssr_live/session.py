@@ -43,8 +43,6 @@ log = logging.getLogger(__name__)
 
 _STATUS_EVERY_S = 0.5
 _STOP_WITHIN_S = 120.0
-_PIXEL_SIZE_SLACK = 1.15
-"""A source's pixels may be so much smaller or larger than those a model is for."""
 
 
 class Phase(Enum):
@@ -188,7 +186,8 @@ class Session:
         self._collect(self._source_closer.close)
         self._collect(lambda: self._live.finish(self._last_windows, _STOP_WITHIN_S))
         self._recording.flush()
-        self._collect(lambda: self._recording.restore_missing(self._restorer, on_plane))
+        if not self._live.failed:
+            self._collect(lambda: self._recording.restore_missing(self._restorer, on_plane))
         self._collect(self._recording.close_stacks)
         summary = self._recording.summary(self._counters.read())
         self._collect(lambda: self._write_end(summary))
@@ -238,7 +237,12 @@ class Session:
         self._source_closer.callback(self._source.close)
         self.info = info = self._source.open()
         self._restorer = Restorer(
-            self._model, settings.engine, settings.precision, info.height, info.width
+            self._model,
+            settings.engine,
+            settings.precision,
+            info.height,
+            info.width,
+            on_judged=self._on_judged,
         )
         opened.callback(self._restorer.close)
         self._began = time.monotonic()
@@ -252,7 +256,8 @@ class Session:
             on_restored_error=self._fail,
         )
         opened.callback(self._recording.close)
-        self._warn_about_pixel_size(info.pixel_size_um)
+        if doubt := self._model.doubt_about_pixel_size(info.pixel_size_um):
+            log.warning("%s", doubt)
         # Beside the raw queue, windows in the ring, in wait and in work, the frame at hand and the
         # one being written need slots; so only the raw recorder can ever make the source wait.
         slots = self._recording.raw_bound + 3 * manifest.window_length + 2
@@ -269,22 +274,6 @@ class Session:
         self._status_thread = threading.Thread(target=self._tell, name="pssr-status")
         self._announce(opened)
         self._live.start()
-
-    def _warn_about_pixel_size(self, size_um: float | None) -> None:
-        manifest = self._model.manifest
-        low, high = manifest.pixel_size_um
-        if (
-            size_um is not None
-            and not low / _PIXEL_SIZE_SLACK <= size_um <= high * _PIXEL_SIZE_SLACK
-        ):
-            log.warning(
-                "frames have pixels of %.3g µm but %s is for %.3g to %.3g µm: do not trust what it "
-                "restores without a finely sampled scan",
-                size_um,
-                manifest.name,
-                low,
-                high,
-            )
 
     def _announce(self, opened: ExitStack) -> None:
         control = ControlServer(
@@ -331,6 +320,9 @@ class Session:
                 self._live.offer(window)
         finally:
             frame.release()
+
+    def _on_judged(self, report: EngineReport) -> None:
+        self._collect(lambda: self._recording.note_engine(report))
 
     def _on_restored(self, restored: Restored) -> None:
         self._publisher.publish_restored(restored)
@@ -381,7 +373,7 @@ class Session:
         log.warning("%s", error)
 
     def _collect(self, step: Callable[[], None]) -> None:
-        """Do one step of the stop; if it fails, keep the error and go on with the next."""
+        """Do one step; if it fails, keep the error and go on with the next."""
         try:
             step()
         except Exception as error:

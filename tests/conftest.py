@@ -1,4 +1,4 @@
-"""What every test gets: a runtime folder of its own, and no thread left behind."""
+"""What every test gets: folders of its own for what runs leave, and no thread left behind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runtime"
     monkeypatch.setenv("PSSR_LIVE_RUNTIME_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache of engines and verdicts for all tests, and none of it in the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PSSR_LIVE_CACHE_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(autouse=True)

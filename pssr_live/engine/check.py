@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from pssr_live.engine.base import EngineReport
-from pssr_live.engine.normalise import normalise
+from pssr_live.engine.base import Engine, EngineReport
+from pssr_live.engine.gate import run_test_pair
 from pssr_live.engine.select import prepare_engine
-from pssr_live.frames import Frame
 from pssr_live.model import ModelPackage
 
 __all__ = ["check_test_pair"]
@@ -16,7 +15,7 @@ __all__ = ["check_test_pair"]
 def check_test_pair(
     model: ModelPackage, engine: str, precision: str | None
 ) -> tuple[float, EngineReport]:
-    """Run a package's test pair.
+    """Run a package's test pair, at its own size, as the accuracy gate does.
 
     Parameters
     ----------
@@ -32,23 +31,21 @@ def check_test_pair(
     worst : float
         Largest difference from the expected pixels, in standard deviations of the window.
     report : EngineReport
-        What ran.
+        What ran; its one check is the test pair's.
 
     Raises
     ------
     EngineError
-        The engine cannot run the model.
+        The engine cannot run the model, or is too far from the expected pixels.
     """
-    pair = model.test_pair()
-    scored = np.empty((1, *pair.window.shape), np.float32)
-    frames = [
-        Frame(pixels=plane, index=index, t_source_ns=0, t_host_ns=0)
-        for index, plane in enumerate(pair.window)
-    ]
-    statistics = normalise(frames, scored, model.manifest.training_statistics)
-    running, report = prepare_engine(engine, precision, model, *pair.window.shape[1:])
-    try:
-        difference = running.run(scored) - (pair.restored - statistics.mean) / statistics.std
-    finally:
-        running.close()
-    return float(np.abs(difference).max()), report
+    found: list[float] = []
+
+    def admit(ready: Engine, report: EngineReport) -> EngineReport:
+        check, worst = run_test_pair(model, precision or "fp32", ready, report)
+        found.append(worst)
+        return replace(report, checks=(check,))
+
+    height, width = model.test_pair().window.shape[1:]
+    running, report = prepare_engine(engine, precision, model, height, width, admit)
+    running.close()
+    return found[-1], report

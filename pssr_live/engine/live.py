@@ -72,6 +72,11 @@ class LiveRestorer:
         self._failed = False
         self._thread = threading.Thread(target=self._work, name="pssr-engine", daemon=True)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the engine has failed; may be read from any thread."""
+        return self._failed
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -160,10 +165,13 @@ class LiveRestorer:
     def _fail(self, index: int, error: Exception) -> None:
         self._failed = True
         log.debug("the engine failed", exc_info=error)
+        what, why = f"the engine failed at frame {index}", str(error) or repr(error)
+        if isinstance(error, EngineError):  # one that the accuracy gate refuses
+            what, why = error.what, error.why
         self._on_error(
             EngineError(
-                f"the engine failed at frame {index}",
-                str(error) or repr(error),
+                what,
+                why,
                 "raw frames are still recorded; restore them later with `pssr-live restore`",
             )
         )

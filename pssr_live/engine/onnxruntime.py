@@ -16,24 +16,26 @@ from pssr_live.model import ModelPackage
 __all__ = ["ONNXRuntimeEngine"]
 
 _CPU = "CPUExecutionProvider"
+_WHAT = "ONNX Runtime"
 
 
 class ONNXRuntimeEngine:
-    """Runs a network with ONNX Runtime's CPU provider, in fp32.
+    """Runs a network with ONNX Runtime's CPU provider.
 
     Parameters
     ----------
     precision : str
-        Only ``fp32``.
+        ``fp32`` or ``int8``.
     """
 
     def __init__(self, precision: str) -> None:
-        if precision != "fp32":
+        if precision not in ("fp32", "int8"):
             raise EngineError(
-                f"ONNX Runtime cannot run in {precision}",
-                "its CPU kernels for these networks are fp32",
+                f"{_WHAT} cannot run in {precision}",
+                "its CPU kernels for these networks are fp32 and int8",
                 "use --precision fp32, or --engine openvino",
             )
+        self._precision = precision
         self._session: Any = None
 
     def prepare(self, model: ModelPackage, height: int, width: int) -> EngineReport:
@@ -42,29 +44,28 @@ class ONNXRuntimeEngine:
             import onnxruntime
         except ImportError as error:
             raise EngineError(
-                "ONNX Runtime", "it is not installed", 'pip install "pssr-live[onnxruntime]"'
+                _WHAT, "it is not installed", 'pip install "pssr-live[onnxruntime]"'
             ) from error
+        from pssr_live.engine.ort import open_session, refusal
+
         started = time.perf_counter()
         model.check_size(height, width)
         threads = os.cpu_count() or 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        self._session, executed = open_session(
+            _WHAT, model, self._precision, (height, width), options, [_CPU]
+        )
         try:
-            self._session = onnxruntime.InferenceSession(model.network, options, providers=[_CPU])
             output = self.run(
                 np.zeros((1, model.manifest.window_length, height, width), np.float32)
             )
         except Exception as error:  # its exceptions share no public base class
-            raise EngineError(
-                f"ONNX Runtime cannot run model {model.manifest.name}",
-                str(error).splitlines()[0],
-                "choose another engine with --engine, or report this",
-            ) from error
+            raise refusal(_WHAT, model, error) from error
         scale = model.manifest.scale
         if output.shape != (scale * height, scale * width):
             raise EngineError(
-                f"ONNX Runtime ran model {model.manifest.name} wrongly",
+                f"{_WHAT} ran model {model.manifest.name} wrongly",
                 f"its output is {output.shape} for frames of {height}×{width}",
                 "choose another engine with --engine, or report this",
             )
@@ -72,7 +73,7 @@ class ONNXRuntimeEngine:
             requested="onnxruntime",
             engine="onnxruntime",
             device=", ".join(self._session.get_providers()),
-            precision="fp32",
+            precision=executed,
             version=str(onnxruntime.__version__),
             threads=threads,
             prepare_ms=(time.perf_counter() - started) * 1e3,

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import io
-import os
 import time
-from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pssr_live.engine.base import EngineReport
+from pssr_live.engine.executed import check_executed, joined
 from pssr_live.errors import EngineError
 from pssr_live.model import ModelPackage
 
 __all__ = ["OpenVINOEngine"]
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_NEEDS = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+"""What OpenVINO calls a processor's ability to run in each precision."""
+
+_NAMES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
 
 
 class OpenVINOEngine:
@@ -26,10 +28,17 @@ class OpenVINOEngine:
     Parameters
     ----------
     precision : str
-        ``fp32`` or ``bf16``.
+        ``fp32``, ``bf16`` or ``int8``; with ``int8``, layers that are not quantised run in bf16
+        where the processor has it.
     """
 
     def __init__(self, precision: str) -> None:
+        if precision not in _NEEDS:
+            raise EngineError(
+                f"OpenVINO cannot run in {precision}",
+                f"on the CPU it has {', '.join(_NEEDS)}",
+                "use --precision fp32",
+            )
         self._precision = precision
         self._request: Any = None
         self._input: NDArray[np.float32] | None = None
@@ -40,10 +49,11 @@ class OpenVINOEngine:
 
         started = time.perf_counter()
         core = openvino.Core()
-        self._check_precision(core)
+        hint = self._hint(core)
+        content = model.network_for(self._precision)
         model.check_size(height, width)
         try:
-            network = core.read_model(io.BytesIO(model.network))
+            network = core.read_model(io.BytesIO(content))
             # A static size is faster, and a dynamic one would give wrong shapes without an error.
             network.reshape([1, model.manifest.window_length, height, width])
             compiled = core.compile_model(
@@ -52,8 +62,10 @@ class OpenVINOEngine:
                 {
                     "PERFORMANCE_HINT": "LATENCY",
                     "NUM_STREAMS": "1",
-                    "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-                    "INFERENCE_NUM_THREADS": str(os.cpu_count() or 1),
+                    "INFERENCE_PRECISION_HINT": hint,
+                    # Threads are OpenVINO's own choice: one for each core that is good for it.
+                    # None is bound to its core, which another thread may need: that frames arrive.
+                    "ENABLE_CPU_PINNING": "NO",
                 },
             )
         except RuntimeError as error:
@@ -62,6 +74,8 @@ class OpenVINOEngine:
                 _first_line(error),
                 "choose another engine with --engine, or report this",
             ) from error
+        executed = _executed(compiled)
+        check_executed("OpenVINO", model, self._precision, executed)
         self._request = compiled.create_infer_request()
         self._check_shape(compiled, model, height, width)
         self.run(np.zeros((1, model.manifest.window_length, height, width), np.float32))
@@ -69,7 +83,7 @@ class OpenVINOEngine:
             requested="openvino",
             engine="openvino",
             device=str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip(),
-            precision=_executed_precision(compiled),
+            precision=executed,
             version=str(openvino.__version__),
             threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
             prepare_ms=(time.perf_counter() - started) * 1e3,
@@ -92,15 +106,15 @@ class OpenVINOEngine:
         self._request = None
         self._input = None
 
-    def _check_precision(self, core: Any) -> None:
+    def _hint(self, core: Any) -> str:
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        needed = {"fp32": "FP32", "bf16": "BF16"}[self._precision]
-        if needed not in able:
+        if _NEEDS[self._precision] not in able:
             raise EngineError(
                 f"OpenVINO cannot run in {self._precision}",
                 f"this processor offers {', '.join(able)}",
                 "use --precision fp32",
             )
+        return "bf16" if self._precision != "fp32" and "BF16" in able else "f32"
 
     @staticmethod
     def _check_shape(compiled: Any, model: ModelPackage, height: int, width: int) -> None:
@@ -115,15 +129,14 @@ class OpenVINOEngine:
             )
 
 
-def _executed_precision(compiled: Any) -> str:
+def _executed(compiled: Any) -> str:
     """Read the precision of the convolutions back from the graph that really runs."""
-    executed = Counter(
+    names = (
         str(node.get_rt_info()["runtimePrecision"].value)
         for node in compiled.get_runtime_model().get_ordered_ops()
         if str(node.get_rt_info()["layerType"].value) in {"Convolution", "FullyConnected", "MatMul"}
     )
-    names = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "u8": "int8", "i8": "int8"}
-    return "+".join(names.get(name, name) for name, _ in executed.most_common()) or "unknown"
+    return joined(_NAMES.get(name, name) for name in names)
 
 
 def _first_line(error: Exception) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
+from isal import isal_zlib
 
-from pssr_live.errors import SourceError
+from pssr_live.errors import SourceError, StorageError
 from pssr_live.frames import Frame, Pixels, Restored
 from pssr_live.model import Manifest
 from pssr_live.record.log import (
@@ -190,7 +190,7 @@ class RestoredRecorder:
     started : datetime
         When the acquisition started; with a time zone.
     annotations : mapping of str to str
-        What to keep with the pixels besides the model: the run id and the engine.
+        What to keep with the pixels besides the model and the engine: the run id.
     """
 
     def __init__(
@@ -210,6 +210,7 @@ class RestoredRecorder:
         self._started = started
         self._annotations = annotations
         self._restored = 0
+        self._stack: StackWriter | None = None
 
     @property
     def restored(self) -> int:
@@ -219,23 +220,14 @@ class RestoredRecorder:
     @property
     def committed(self) -> int:
         """Planes that readers see; may be read from any thread."""
-        return self._stack.committed
+        return 0 if self._stack is None else self._stack.committed
 
     def open(self, info: StreamInfo) -> None:
-        """Make the restored stack.
-
-        Raises
-        ------
-        StorageError
-            The disk does not take it.
-        """
-        self._stack = StackWriter(
-            self._folder.restored,
-            restored_stack(info, self._model, self._started, self._annotations),
-        )
+        """Wait for the first frame: only then it is known for sure which engine restores."""
+        self._info = info
 
     def put(self, item: Restored) -> None:
-        """Record one restored frame; waits until its raw frame is recorded.
+        """Record one restored frame, once its raw one is recorded; the first makes the stack.
 
         Raises
         ------
@@ -244,6 +236,10 @@ class RestoredRecorder:
         """
         plane = self._planes.position(item.index)
         info = PlaneInfo(item.index, item.t_source_ns, item.edge, item.complete, item.live)
+        if self._stack is None:
+            annotations = {**self._annotations, "engine": item.engine}
+            stack = restored_stack(self._info, self._model, self._started, annotations)
+            self._stack = StackWriter(self._folder.restored, stack)
         self._stack.put(plane, item.pixels, info)
         self._restored += 1
         self._log.write(
@@ -268,6 +264,8 @@ class RestoredRecorder:
 
     def missing(self) -> list[int]:
         """List the planes of the raw stack that have no restored plane yet."""
+        if self._stack is None:
+            return list(range(len(self._planes)))
         return self._stack.missing(len(self._planes))
 
     def close(self) -> None:
@@ -279,9 +277,16 @@ class RestoredRecorder:
             The disk does not take it, or, with the file finished as far as it goes, planes are
             missing.
         """
-        self._stack.close(len(self._planes))
+        if self._stack is not None:
+            self._stack.close(len(self._planes))
+        elif len(self._planes):
+            raise StorageError(
+                f"{self._folder.restored.name} was not made",
+                "no frame was restored",
+                "restore the raw stack with `pssr-live restore`",
+            )
 
 
 def crc32(pixels: Pixels) -> int:
     """Compute the CRC-32 of pixels as they lie in the file: little-endian, row by row."""
-    return zlib.crc32(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
+    return isal_zlib.crc32(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)

@@ -8,6 +8,7 @@ import pytest
 from pssr_live.engine.base import Engine
 from pssr_live.engine.onnxruntime import ONNXRuntimeEngine
 from pssr_live.engine.openvino import OpenVINOEngine
+from pssr_live.engine.torch import TorchEngine
 from pssr_live.model import ModelPackage, find_model
 from pssr_live.testing import EngineContract
 
@@ -26,6 +27,16 @@ class TestONNXRuntime(EngineContract):
     def make(self) -> Engine:
         pytest.importorskip("onnxruntime")
         return ONNXRuntimeEngine("fp32")
+
+    def model(self) -> ModelPackage:
+        return MODEL
+
+
+class TestTorch(EngineContract):
+    def make(self) -> Engine:
+        pytest.importorskip("torch")
+        pytest.importorskip("onnx")
+        return TorchEngine("fp32")
 
     def model(self) -> ModelPackage:
         return MODEL

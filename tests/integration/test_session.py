@@ -169,9 +169,10 @@ def test_a_slow_engine_makes_nobody_wait_and_what_it_skips_is_restored_later(
     warm_up = threading.Event()
 
     def held_up(self: OpenVINOEngine, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        if warm_up.is_set():
-            assert may_go_on.wait(60)
-        warm_up.set()
+        if window.shape[2:] == (SIZE, SIZE):  # not the test pair, before the run
+            if warm_up.is_set():
+                assert may_go_on.wait(60)
+            warm_up.set()
         return run_network(self, window)
 
     monkeypatch.setattr(OpenVINOEngine, "run", held_up)
@@ -232,7 +233,7 @@ def test_an_engine_that_breaks_leaves_the_raw_stack_whole(
 
     def breaks(self: OpenVINOEngine, window: NDArray[np.float32]) -> NDArray[np.float32]:
         nonlocal calls
-        calls += 1
+        calls += window.shape[2:] == (SIZE, SIZE)  # not the test pair, before the run
         if calls > 3:
             raise RuntimeError("device lost")
         return run_network(self, window)
