@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from pssr_live.errors import StorageError, UsageError, WindowError
+from pssr_live.progress import progress_bar
 from pssr_live.settings import EngineName, Precision
 
 __all__ = ["add_commands"]
@@ -68,7 +61,7 @@ def restore(
     """Restore a recorded movie: the same code, and the same bytes, as live."""
     from pssr_live.offline import restore_file
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("restoring", total=None)
         planes = restore_file(
             movie,
@@ -86,7 +79,7 @@ def verify(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     from pssr_live.record.run_folder import RunFolder
     from pssr_live.record.verify import verify as verify_run
 
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("checking planes", total=None)
         report = verify_run(
             RunFolder.open(run),
@@ -131,7 +124,7 @@ def evaluate(
 
     files = MovieFiles.find(run, raw, tuple(restored or ()), truth)
     folder = out or (run or Path()) / "evaluation"
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("evaluating frames", total=None)
         evaluation = evaluate_movie(
             files,
@@ -226,16 +219,3 @@ def _window(name: str) -> Callable[[Any], int]:
         raise WindowError(
             f"the {name} window", f"it is not installed ({error})", 'pip install "pssr-live[gui]"'
         ) from error
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )

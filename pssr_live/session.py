@@ -221,6 +221,7 @@ class Session:
             uptime_s=time.monotonic() - self._began,
             viewers=self._publisher.counters().viewers,
             warnings=tuple(self._recording.warnings.last),
+            standing=self._standing,
             final=self._phase is Phase.FINISHED,
         )
 
@@ -256,8 +257,10 @@ class Session:
             on_restored_error=self._fail,
         )
         opened.callback(self._recording.close)
-        if doubt := self._model.doubt_about_pixel_size(info.pixel_size_um):
-            log.warning("%s", doubt)
+        doubt = self._model.doubt_about_pixel_size(info.pixel_size_um)
+        self._standing = (doubt,) if doubt else ()
+        for warning in self._standing:
+            log.warning("%s", warning)
         # Beside the raw queue, windows in the ring, in wait and in work, the frame at hand and the
         # one being written need slots; so only the raw recorder can ever make the source wait.
         slots = self._recording.raw_bound + 3 * manifest.window_length + 2

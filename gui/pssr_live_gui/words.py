@@ -180,7 +180,8 @@ def trouble(status: Status) -> tuple[Literal["lost", "flag"], str] | None:
     if status.frames_skipped_live:
         skipped = count_of(status.frames_skipped_live, "frame")
         parts.append(f"{skipped} skipped live (restored later)")
-    parts.extend(status.warnings[-1:])
+    parts.extend(status.standing)
+    parts.extend(text for text in status.warnings[-1:] if text not in status.standing)
     if not parts:
         return None
     return ("lost" if status.frames_lost_at_source else "flag", "⚠ " + " · ".join(parts))

@@ -231,6 +231,8 @@ class Status(Struct, frozen=True, kw_only=True):
         Viewers connected.
     warnings : tuple of str
         The last few warnings, oldest first.
+    standing : tuple of str
+        Warnings that hold for the whole run, such as pixels of a size that the model is not for.
     final : bool
         Last status of this run: nothing comes after it.
     """
@@ -256,4 +258,5 @@ class Status(Struct, frozen=True, kw_only=True):
     uptime_s: float
     viewers: Count
     warnings: tuple[str, ...] = ()
+    standing: tuple[str, ...] = ()
     final: bool = False

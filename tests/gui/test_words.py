@@ -116,6 +116,13 @@ def test_losses_come_before_warnings() -> None:
     assert words.trouble(status_of("r", warnings=("hot",))) == ("flag", "⚠ hot")
 
 
+def test_what_holds_for_the_whole_run_stays_when_another_warning_comes() -> None:
+    for last in ("hot", "wrong pixels"):
+        status = status_of("r", standing=("wrong pixels",), warnings=("wrong pixels", last))
+        shown = {"hot": "⚠ wrong pixels · hot", "wrong pixels": "⚠ wrong pixels"}[last]
+        assert words.trouble(status) == ("flag", shown)
+
+
 def test_pixel_sizes_are_written_as_microscopists_do() -> None:
     assert words.pixel_size(0.17) == "170 nm/px"
     assert words.pixel_size(0.0425) == "42.5 nm/px"

@@ -135,7 +135,7 @@ def test_pixels_of_another_size_than_the_model_s_are_warned_of_visibly(
     scripted.pixel_size_um = size_um
     session = Session(settings)
     session.start()
-    said = any("neuron_mf is for" in line for line in session.status().warnings)
+    said = any("neuron_mf is for" in line for line in session.status().standing)
     result = session.finish()
     assert said == warned
     assert ("neuron_mf is for" in result.folder.log.read_text()) == warned

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pssr_live.catalogue import print_model, print_models
 from pssr_live.model import read_package, shipped_models
+from pssr_live.model.catalogue import print_model, print_models
 from tests.models.small_packages import network, package, restored, window
 
 

@@ -16,13 +16,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pssr_live import package_files
 from pssr_live.cli import main
 from pssr_live.engine.check import check_test_pair
 from pssr_live.errors import ModelError
 from pssr_live.model import ModelPackage, read_package, shipped_models
-from pssr_live.network_file import check_network
-from pssr_live.package_files import files_of_zip, read_npy
+from pssr_live.model import files as package_files
+from pssr_live.model.files import files_of_zip, read_npy
+from pssr_live.model.network import check_network
 from pssr_live_models.package import npz
 from tests.models.small_packages import HEIGHT, WIDTH, network, package, restored, window
 

@@ -9,8 +9,8 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from pssr_live.errors import ModelError
-from pssr_live.package import MAX_SIDE
-from pssr_live.package_files import ReadFile
+from pssr_live.model.files import ReadFile
+from pssr_live.model.package import MAX_SIDE
 
 __all__ = [
     "DESCRIPTIONS",

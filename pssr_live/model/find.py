@@ -15,23 +15,13 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from pssr_live.bioimageio import is_bioimageio, read_bioimageio
 from pssr_live.errors import ModelError
-from pssr_live.network_file import check_network
-from pssr_live.package import Manifest, ModelPackage, PackagedFile, TestPair, Tiling, Variant
-from pssr_live.package_files import check_hash, files_of_folder, read_npz, refused
+from pssr_live.model.bioimageio import is_bioimageio, read_bioimageio
+from pssr_live.model.files import check_hash, files_of_folder, read_npz, refused
+from pssr_live.model.network import check_network
+from pssr_live.model.package import Manifest, ModelPackage, PackagedFile, TestPair
 
-__all__ = [
-    "Manifest",
-    "ModelPackage",
-    "PackagedFile",
-    "TestPair",
-    "Tiling",
-    "Variant",
-    "find_model",
-    "read_package",
-    "shipped_models",
-]
+__all__ = ["find_model", "read_package", "shipped_models"]
 
 ENTRY_POINTS = "pssr_live.models"
 MANIFEST = "manifest.json"

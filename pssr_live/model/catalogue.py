@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pssr_live.errors import ModelError
-from pssr_live.model import Manifest, ModelPackage, read_package
+from pssr_live.model.find import read_package
+from pssr_live.model.package import Manifest, ModelPackage
 
 __all__ = ["print_model", "print_models"]
 

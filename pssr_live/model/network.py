@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pssr_live.errors import ModelError
-from pssr_live.network_shapes import Shape, leave_out_weights, shapes_for
-from pssr_live.package import Manifest
+from pssr_live.model.package import Manifest
+from pssr_live.model.shapes import Shape, leave_out_weights, shapes_for
 
 __all__ = ["check_network"]
 

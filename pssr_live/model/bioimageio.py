@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pssr_live.bioimageio_description import (
+from pssr_live.errors import ModelError
+from pssr_live.model.adapt import named, padded
+from pssr_live.model.bioimageio_description import (
     DESCRIPTIONS,
     Axis,
     Description,
@@ -29,17 +31,15 @@ from pssr_live.bioimageio_description import (
     UnfitError,
     read_description,
 )
-from pssr_live.errors import ModelError
-from pssr_live.network_adapt import named, padded
-from pssr_live.network_file import check_network
-from pssr_live.package import Manifest, ModelPackage, PackagedFile, TestPair
-from pssr_live.package_files import (
+from pssr_live.model.files import (
     ReadFile,
     check_hash,
     files_of_folder,
     files_of_zip,
     read_npy,
 )
+from pssr_live.model.network import check_network
+from pssr_live.model.package import Manifest, ModelPackage, PackagedFile, TestPair
 
 __all__ = ["is_bioimageio", "read_bioimageio"]
 
