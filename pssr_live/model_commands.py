@@ -28,6 +28,7 @@ def add_model_commands(app: typer.Typer) -> None:
     models.command("compile")(compile_model)
     app.add_typer(models, name="models")
     app.command()(calibrate)
+    app.command()(train)
 
 
 def list_models() -> None:
@@ -186,6 +187,102 @@ def calibrate(
             pixel_size_um=pixel_size,
         )
     typer.echo(figures)
+
+
+def train(
+    movies: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Movies at full sampling (TIFF, OME-TIFF, CZI), or folders of them."),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the package to make.", metavar="DIR")],
+    preset: Annotated[
+        Literal["lite", "paper", "em"] | None,
+        typer.Option(
+            help="Network and recipe: light, the paper's, or the paper's for electron microscopy.",
+            show_default="lite, or that of --from",
+        ),
+    ] = None,
+    frames: Annotated[
+        Literal["5", "1"] | None,
+        typer.Option(help="Frames that the model looks at.", show_default="5; em: 1"),
+    ] = None,
+    crappifier: Annotated[
+        str | None,
+        typer.Option(
+            help="What undersamples the movies: a name, or a file of `pssr-live calibrate`.",
+            show_default="physical; paper and em: the paper's",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Model to start from (fine-tuning).", metavar="MODEL"),
+    ] = None,
+    undersampled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Instead of movies: an undersampled recording …; may be given again.",
+            metavar="FILE",
+        ),
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="… and its ground truth, in the same order.", metavar="FILE"),
+    ] = None,
+    pixel_size: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Smallest and largest raw pixel it is valid for, µm.",
+            show_default="what the files say",
+            metavar="MIN MAX",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model.", show_default="that of the folder")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the model, for its card.", show_default="not stated")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the optimiser.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Height and width of a sample, scanned pixels.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Largest learning rate.")] = None,
+    loss: Annotated[
+        Literal["mse", "charbonnier"] | None,
+        typer.Option(help="What is made small.", show_default="mse"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same training.")] = 0,
+) -> None:
+    """Make a model of your own movies, or fine-tune one at the scope; see docs/models.md.
+
+    Ctrl-C leaves a checkpoint; the same command goes on from there.
+    """
+    trained = _tool("train")(
+        Console(stderr=True),
+        out=out,
+        movies=tuple(movies or ()),
+        undersampled=tuple(undersampled or ()),
+        truth=tuple(truth or ()),
+        start=start,
+        preset=preset,
+        frames=None if frames is None else int(frames),
+        crappifier=crappifier,
+        loss=loss,
+        steps=steps,
+        batch=batch,
+        crop=crop,
+        rate=rate,
+        seed=seed,
+        name=name,
+        licence=licence,
+        pixel_size_um=pixel_size,
+    )
+    typer.echo(f"{trained.figures}\n\nmeasured on {trained.split}")
+    typer.echo(f"{trained.package.manifest.name}: {trained.package.folder}")
+    typer.echo(f"pictures of the way there: {trained.package.folder / 'training' / 'previews'}")
 
 
 def _tool(name: str) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from pssr_live.frames import Frame
 from pssr_live.metrics import fidelity
 from pssr_live.model import ModelPackage, find_model, shipped_models
 from pssr_live.settings import Preset
+from pssr_live_models.bioimageio_package import write_rdf
 from pssr_live_models.card import PICTURE, card_text
 from pssr_live_models.dataset import window_frames
 from pssr_live_models.failures import failures
@@ -41,8 +42,6 @@ PHOTON_RATES: dict[Preset, tuple[float, ...]] = {"neuron": (14, 3, 100), "u2os":
 """Photons per dwell time of the brightest structures; the preset's own first."""
 
 RECORDED_PHOTONS = (10.0, 100.0)
-ENGINE_OF = {"int8": "openvino", "fp16": "onnxruntime"}
-"""What runs a variant on a processor."""
 
 
 class Restorer:
@@ -52,15 +51,12 @@ class Restorer:
     ----------
     package : ModelPackage
         What to run.
-    engine, precision : str
-        As for a run.
+    precision : str
+        Arithmetic, as for a run; the engine is OpenVINO.
     """
 
-    def __init__(
-        self, package: ModelPackage, engine: str = "openvino", precision: str = "fp32"
-    ) -> None:
+    def __init__(self, package: ModelPackage, precision: str = "fp32") -> None:
         self._package = package
-        self._engine = engine
         self._precision = precision
         self._prepared: dict[tuple[int, int], Engine] = {}
 
@@ -82,7 +78,7 @@ class Restorer:
         chosen = window[first : first + manifest.window_length].astype(np.float32)
         height, width = chosen.shape[1:]
         if (height, width) not in self._prepared:
-            engine, _ = prepare_engine(self._engine, self._precision, self._package, height, width)
+            engine, _ = prepare_engine("openvino", self._precision, self._package, height, width)
             self._prepared[height, width] = engine
         values = np.empty((1, *chosen.shape), np.float32)
         frames = [Frame(plane, index, 0, 0) for index, plane in enumerate(chosen)]
@@ -247,8 +243,8 @@ def report(
     """
     methods = baselines() | {package.manifest.name: Restorer(package) for package in packages}
     parts = [_simulated_table(methods, movies, size), _recorded_table(methods, data)]
-    if any(package.variants for package in packages):
-        parts.append(_precision_table(packages, movies, size))
+    if quantised := [package for package in packages if "int8" in package.variants]:
+        parts.append(_precision_table(quantised, movies, size))
     return "\n\n".join([*parts, _noise_table(methods)])
 
 
@@ -292,11 +288,7 @@ def _precision_table(packages: Sequence[ModelPackage], movies: int, size: int) -
     ]
     for package in packages:
         methods: dict[str, Method] = {
-            "fp32": Restorer(package),
-            "bf16": Restorer(package, precision="bf16"),
-        }
-        methods |= {
-            name: Restorer(package, ENGINE_OF[name], name) for name in package.manifest.variants
+            precision: Restorer(package, precision) for precision in ("fp32", "bf16", "int8")
         }
         found = [
             evaluate_movies(
@@ -340,6 +332,7 @@ def write_card(package: ModelPackage, figures: str) -> None:
     preset: Preset = "neuron" if manifest.name.startswith("neuron") else "u2os"
     failures(preset, Restorer(package)).save(package.folder / PICTURE, optimize=True)
     replace_card(package.folder, card_text(manifest.name, preset, manifest.window_length, figures))
+    write_rdf(package.folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,22 +7,20 @@ on from the last checkpoint.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from pssr_live.errors import PssrLiveError
 from pssr_live.settings import Preset
+from pssr_live_models.bioimageio_package import write_rdf
 from pssr_live_models.card import UNMEASURED, card_text
 from pssr_live_models.dataset import Batch, Samples, normalise, window_frames
 from pssr_live_models.export import Description, write_package
@@ -38,8 +36,10 @@ from pssr_live_models.movies import (
     varied_movie,
 )
 from pssr_live_models.networks import LightUNet
+from pssr_live_models.training.loop import Loop, Stage
+from pssr_live_models.variants import add_variants
 
-__all__ = ["Progress", "Recipe", "main", "train"]
+__all__ = ["Recipe", "Training", "main", "train"]
 
 SHARES = {"own": 0.5, "other": 0.15, "drawn": 0.35}
 """Of the samples: cells of the model's own preset, cells of the other one, and anything else."""
@@ -116,37 +116,6 @@ class Recipe:
     rate: float = 1.5e-3
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a training stands.
-
-    Attributes
-    ----------
-    step, steps : int
-        Done, of all.
-    loss : float
-        Mean over the last steps: squared error as a share of the true frames' variance.
-    validation : float
-        The same on the validation movies.
-    best : float
-        Lowest so far.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    validation: float
-    best: float
-
-
-def rate_at(step: int, recipe: Recipe) -> float:
-    """Learning rate of the one-cycle policy: a short rise, then a half cosine down to nothing."""
-    rise = max(1, recipe.steps // 10)
-    if step < rise:
-        return recipe.rate * (0.04 + 0.96 * step / rise)
-    return recipe.rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise)))
-
-
 def make_movies(folder: Path, recipe: Recipe) -> None:
     """Record the movies to train on that are not there yet; all models train on the same ones.
 
@@ -210,22 +179,8 @@ def _middle(movie: Movie, length: int) -> Batch:
     return Batch(values[None], truth[None, None], np.array([weight], np.float32))
 
 
-def loss_of(network: LightUNet, batch: Batch) -> Tensor:
-    """Squared error as a share of the true frames' variance, mean over a batch."""
-    windows = torch.from_numpy(batch.windows).to(memory_format=torch.channels_last)
-    error = network(windows).float() - torch.from_numpy(batch.truths)
-    weighted: Tensor = error.square().mean(dim=(1, 2, 3)) * torch.from_numpy(batch.weights)
-    return weighted.mean()
-
-
-def _averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-    """Go on with a running average that forgets faster in its first steps."""
-    decay = min(_AVERAGED, (1 + int(count)) / (10 + int(count)))
-    return average.lerp(current, 1 - decay)
-
-
-class Training:
-    """One training: network, optimiser, and how far they are.
+class Training(Loop):
+    """The training of a shipped model: network, optimiser, and how far they are.
 
     Parameters
     ----------
@@ -250,106 +205,18 @@ class Training:
         checkpoint: Path,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        self._recipe = recipe
         centre = window_length // 2
-        self._samples = Samples(
+        samples = Samples(
             movies, recipe.seed, crop=recipe.crop, length=window_length, centre=centre
         )
-        self._validation = validation
-        self._checkpoint = checkpoint
-        self.network = LightUNet(window_length, centre)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._average = AveragedModel(self.network, avg_fn=_averaged, use_buffers=True)
-        self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.rate, weight_decay=1e-4
+        super().__init__(
+            LightUNet(window_length, centre),
+            [Stage(recipe.steps, recipe.batch, recipe.rate, samples)],
+            validation,
+            checkpoint,
+            asdict(recipe),
+            averaging=_AVERAGED,
         )
-        self.step = 0
-        self.best = math.inf
-        self.best_weights = self._weights()
-        if checkpoint.exists():
-            self._resume()
-
-    def advance(self, steps: int) -> Progress:
-        """Train for so many steps, validate, and write a checkpoint.
-
-        Parameters
-        ----------
-        steps : int
-            How many, at most as many as are left.
-
-        Returns
-        -------
-        Progress
-        """
-        recipe = self._recipe
-        losses = []
-        self.network.train()
-        last = min(recipe.steps, self.step + steps)
-        batches = self._samples.batches(recipe.batch, first=self.step)
-        while self.step < last:
-            for group in self._optimiser.param_groups:
-                group["lr"] = rate_at(self.step, recipe)
-            # Half the time of fp32 on processors that have bf16; weights and validation are fp32.
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(self.network, next(batches))
-            self._optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self._optimiser.step()
-            self._average.update_parameters(self.network)
-            losses.append(loss.item())
-            self.step += 1
-        validation = self.validate()
-        if validation < self.best:
-            self.best, self.best_weights = validation, self._weights()
-        self._save()
-        return Progress(self.step, recipe.steps, float(np.mean(losses)), validation, self.best)
-
-    def validate(self) -> float:
-        """Mean loss on the validation windows."""
-        averaged = self._averaged().eval()
-        with torch.inference_mode():
-            return float(np.mean([loss_of(averaged, one).item() for one in self._validation]))
-
-    def _averaged(self) -> LightUNet:
-        return cast(LightUNet, self._average.module)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self._averaged().state_dict().items()}
-
-    def _save(self) -> None:
-        state = {
-            "network": self.network.state_dict(),
-            "average": self._average.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "best_weights": self.best_weights,
-            "best": torch.tensor(self.best, dtype=torch.float64),
-            "step": torch.tensor(self.step),
-            "recipe": torch.tensor(_numbers(self._recipe), dtype=torch.float64),
-        }
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._checkpoint.with_suffix(".new")
-        torch.save(state, fresh)
-        fresh.replace(self._checkpoint)
-
-    def _resume(self) -> None:
-        state: dict[str, Any] = torch.load(self._checkpoint, weights_only=True)
-        if state["recipe"].tolist() != _numbers(self._recipe):
-            raise PssrLiveError(
-                f"checkpoint {self._checkpoint}",
-                "it was written with other options",
-                "give the options it was started with, or another --out",
-            )
-        self.network.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self.best_weights = state["best_weights"]
-        self.best = float(state["best"])
-        self.step = int(state["step"])
-
-
-def _numbers(recipe: Recipe) -> list[float]:
-    return [float(getattr(recipe, field.name)) for field in fields(recipe)]
 
 
 def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 250) -> LightUNet:
@@ -384,10 +251,9 @@ def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 25
         seconds = (time.monotonic() - begun) / (now.step - first) * (now.steps - now.step)
         _show(
             f"step {now.step}/{now.steps}  loss {now.loss:.4f}  validation {now.validation:.4f}  "
-            f"best {now.best:.4f}  {seconds / 60:.1f} min left"
+            f"best {now.best:.4f}  {now.gain_db:+.2f} dB over bilinear  {seconds / 60:.1f} min left"
         )
-    training.network.load_state_dict(training.best_weights)
-    return training.network
+    return cast(LightUNet, training.best_network())
 
 
 def _show(line: str) -> None:
@@ -446,7 +312,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         window, truth = _test_pair(model)
         card = card_text(options.model, model.preset, model.window_length, UNMEASURED)
         description = model.description(options.model)
-        package = write_package(options.out, network, description, window, card, truth)
+        write_package(options.out, network, description, window, card, truth)
+        package = add_variants(options.out)
+        write_rdf(options.out)
     except PssrLiveError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -108,7 +108,18 @@ def test_models_are_listed_shown_and_verified(pssr_live: CommandLine) -> None:
     assert "simulated" in pssr_live("models", "show", "neuron_mf").stdout
     verified = pssr_live("models", "verify", "neuron_mf")
     assert verified.code == 0, verified.stderr
-    assert "test pair reproduced" in verified.stdout
+    assert "test pair on openvino fp32" in verified.stdout
+
+
+def test_engines_are_compiled_for_gpus_that_are_not_here(pssr_live: CommandLine) -> None:
+    asked = ("models", "compile", "neuron_mf", "--size", "64x64")
+    made = pssr_live(*asked, "--sm", "86,89", "--precision", "fp16", "--out", "engines")
+    assert made.code == 0, made.stderr
+    assert "engine file:" in made.stdout
+    assert [path for path in (pssr_live.folder / "engines").iterdir() if path.stat().st_size > 1e6]
+    unknown = pssr_live(*asked, "--sm", "99")
+    assert (unknown.code, "cannot build for SM 99" in unknown.stderr) == (5, True)
+    assert pssr_live(*asked, "--sm", "x").code == 2
 
 
 def test_restoring_does_not_overwrite(pssr_live: CommandLine, shared_data: Path) -> None:

@@ -28,10 +28,10 @@ from pssr_live_models.train import (  # noqa: E402
     Training,
     main,
     make_movies,
-    rate_at,
     training_movies,
     validation_windows,
 )
+from pssr_live_models.training.loop import rate_at  # noqa: E402
 
 Recorded: TypeAlias = tuple[list[tuple[float, list[Movie]]], list[Batch]]
 TINY = Recipe(movies=4, frames=5, size=48, steps=40, batch=4, crop=24, rate=3e-3)
@@ -102,7 +102,7 @@ def test_training_refuses_evaluation_seeds(
 
 def test_the_learning_rate_rises_and_falls_once() -> None:
     recipe = Recipe(steps=1000)
-    rates = [rate_at(step, recipe) for step in range(1000)]
+    rates = [rate_at(step, recipe.steps, recipe.rate) for step in range(1000)]
     top = int(np.argmax(rates))
     assert rates[top] == pytest.approx(recipe.rate)
     assert (np.diff(rates[: top + 1]) > 0).all()
