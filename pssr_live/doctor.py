@@ -15,6 +15,7 @@ from pssr_live.display import has_display
 from pssr_live.engine.base import Check, EngineReport
 from pssr_live.engine.cache import cache_folder
 from pssr_live.engine.gate import Gate
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.engine.select import AUTO_ORDER, prepare_engine
 from pssr_live.errors import PssrLiveError
 from pssr_live.model import ModelPackage, find_model, read_package, shipped_models
@@ -70,7 +71,7 @@ def _processor() -> str:
     try:
         import openvino
 
-        core = openvino.Core()
+        core = openvino_core()
         name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except (ImportError, RuntimeError) as error:

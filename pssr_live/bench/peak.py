@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.engine.tile import plan_tiles
 from pssr_live.model import ModelPackage
 
@@ -21,9 +22,7 @@ _EDGES = (512, 1024, 2048)
 
 def processor() -> str:
     """Name of the processor, as OpenVINO reads it."""
-    import openvino
-
-    return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return str(openvino_core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
 
 def matmul_peak(seconds: float) -> dict[str, float]:
@@ -40,9 +39,7 @@ def matmul_peak(seconds: float) -> dict[str, float]:
         10⁹ operations per second (a multiplication and an addition are two) of the fastest
         multiplication, by precision; only those that the processor has.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {
         precision: max(_fastest(core, hint, edge, seconds / len(_EDGES)) for edge in _EDGES)
@@ -92,9 +89,7 @@ def network_gmacs(model: ModelPackage, height: int, width: int) -> float:
     float
         10⁹ multiply-accumulates.
     """
-    import openvino
-
-    network = openvino.Core().read_model(io.BytesIO(model.network))
+    network = openvino_core().read_model(io.BytesIO(model.network))
     rows, columns = (plan_tiles(model.manifest, side) for side in (height, width))
     network.reshape([1, model.manifest.window_length, rows.size, columns.size])
     tiles = len(rows.pieces) * len(columns.pieces)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pssr_live.engine.base import EngineReport
 from pssr_live.engine.executed import check_executed, joined
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.errors import EngineError
 from pssr_live.model import ModelPackage
 
@@ -48,7 +49,7 @@ class OpenVINOEngine:
         import openvino
 
         started = time.perf_counter()
-        core = openvino.Core()
+        core = openvino_core()
         hint = self._hint(core)
         content = model.network_for(self._precision)
         model.check_size(height, width)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pssr_live.engine.base import EngineReport
 from pssr_live.engine.executed import check_executed, joined
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.errors import EngineError
 from pssr_live.model import ModelPackage
 
@@ -145,6 +146,4 @@ def _refusal(model: ModelPackage, why: str) -> EngineError:
 
 def _processor_has_bf16() -> bool:
     """Ask OpenVINO, which every installation has: torch has no public word for it."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from pssr_live.engine.openvino import OpenVINOEngine
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.errors import ModelError
 from pssr_live.model import find_model
 from pssr_live_models.half_precision import half_precision
@@ -57,9 +58,8 @@ def test_rounding_every_number_to_fp16_stays_above_the_floor() -> None:
 
 
 def test_it_takes_frames_of_any_size() -> None:
-    import openvino
 
-    network = openvino.Core().read_model(io.BytesIO(half_precision(MODEL.network)))
+    network = openvino_core().read_model(io.BytesIO(half_precision(MODEL.network)))
     for height, width in ((37, 53), (440, 440)):
         network.reshape([1, MODEL.manifest.window_length, height, width])
         assert list(network.output(0).shape) == [1, 1, 4 * height, 4 * width]

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from numpy.typing import NDArray
 
 from pssr_live.engine.check import check_test_pair
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.model import ModelPackage, find_model, shipped_models
 from pssr_live.settings import Preset
 from pssr_live_models.movies import Movie
@@ -81,7 +81,7 @@ def test_onnxruntime_reproduces_the_test_pair(package: ModelPackage) -> None:
 def test_both_runtimes_agree_at_any_size(package: ModelPackage, size: tuple[int, int]) -> None:
     shape = (1, package.manifest.window_length, *size)
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    core = openvino.Core()
+    core = openvino_core()
     network = core.read_model(package.network)
     network.reshape(values.shape)
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from numpy.typing import NDArray
 
 from pssr_live.engine.check import check_test_pair
 from pssr_live.engine.gate import FLOORS_DB
+from pssr_live.engine.openvino_core import openvino_core
 from pssr_live.engine.restore import Restorer
 from pssr_live.errors import EngineError
 from pssr_live.frames import Frame, Window
@@ -135,7 +135,7 @@ class TestTestPair:
     def test_a_right_engine_says_by_how_much_it_passed(
         self, model: ModelPackage, verdicts: Path
     ) -> None:
-        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             pytest.skip("this processor has no bf16")
         restorer = opened_and_closed(model, "openvino", "bf16")
         (check,) = restorer.report.checks
