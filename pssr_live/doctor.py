@@ -69,8 +69,6 @@ def _processor() -> str:
     """Say which shorter arithmetic the processor has instructions for, as OpenVINO sees it."""
     cores = f"{os.cpu_count()} processors"
     try:
-        import openvino
-
         core = openvino_core()
         name = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -128,7 +128,7 @@ def test_a_source_that_breaks_is_an_error_and_loses_nothing(
     assert planes(result.folder.raw) == planes(result.folder.restored) == 5
 
 
-@pytest.mark.parametrize(("size_um", "warned"), [(0.17, False), (0.24, False), (0.1, True)])
+@pytest.mark.parametrize(("size_um", "warned"), [(0.17, False), (0.22, False), (0.1, True)])
 def test_pixels_of_another_size_than_the_model_s_are_warned_of_visibly(
     scripted: Scripted, settings: RunSettings, size_um: float, warned: bool
 ) -> None:
