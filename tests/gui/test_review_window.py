@@ -177,7 +177,7 @@ def test_a_run_without_a_restored_frame_shows_the_raw_ones(tmp_path: Path, open_
     window = open_run(write_run(tmp_path, restored=0, ended=False))
     assert window.restored.details.text() == "frame 0 · not restored"
     np.testing.assert_array_equal(window.raw.image.image, raw_frame(0).pixels)
-    assert "restored.ome.tif" in window.banner.text()
+    assert "14 raw frames and 0 restored are there" in window.banner.text()
 
 
 def test_a_torn_last_line_of_the_log_does_not_matter(tmp_path: Path, open_run: Open) -> None:
