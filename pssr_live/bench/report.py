@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pssr_live.bench.results import BenchReport, EngineTiming
 from pssr_live.errors import UsageError
@@ -127,7 +128,8 @@ def _engine_table(report: BenchReport) -> Table:
         )
     if report.refused:
         table.caption_justify = "left"
-        table.caption = "\n".join(refusals(report))
+        # As it is: a command such as pip install "pssr-live[torch]" holds what rich takes for markup.
+        table.caption = Text("\n".join(refusals(report)))
     return table
 
 

@@ -190,6 +190,12 @@ def test_one_reason_for_many_refusals_is_said_once(measured: BenchReport) -> Non
     ]
 
 
+def test_the_command_that_would_install_an_engine_is_printed_whole(measured: BenchReport) -> None:
+    why = 'it is not installed; pip install "pssr-live[tensorrt]"'
+    report = msgspec.structs.replace(measured, refused=[Refused("tensorrt", "fp32", why)])
+    assert "pssr-live[tensorrt]" in shown(report)
+
+
 @pytest.fixture
 def with_paper(measured: BenchReport) -> BenchReport:
     paper = PaperNetwork(
