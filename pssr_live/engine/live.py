@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import median
 
 from pssr_live.engine.restore import Restorer
 from pssr_live.errors import EngineError
@@ -22,7 +23,7 @@ __all__ = ["LiveRestorer"]
 log = logging.getLogger(__name__)
 
 _MARGIN = 1.3
-"""A pause must be so many times longer than the engine needs before it is used."""
+"""A pause must be so many times longer than the engine mostly needs before it is used."""
 _LOOK_BACK = 8
 """Windows over which the engine's time and the pace of the source are taken."""
 
@@ -142,9 +143,9 @@ class LiveRestorer:
         """Whether the next window is further away than one restoration takes."""
         if len(self._offered_ns) < 2 or not self._needed_ns or self._failed:
             return False
-        between = min(later - earlier for earlier, later in pairwise(self._offered_ns))
+        between = median(later - earlier for earlier, later in pairwise(self._offered_ns))
         due_ns = self._offered_ns[-1] + between
-        return due_ns - self._clock() > _MARGIN * max(self._needed_ns)
+        return due_ns - self._clock() > _MARGIN * median(self._needed_ns)
 
     def _work(self) -> None:
         while (window := self._take()) is not None:
