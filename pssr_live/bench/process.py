@@ -24,8 +24,11 @@ _SIZE = 64
 a large one, and it is small buffers that fragment a heap."""
 _RENDERED = 16
 _HEADROOM = 2.4
-"""Interval of the frames over the engine's time: that of the paper's neuron setting, 270.49 ms, over
-the budget's 110 ms. Below 2.3, the engine's pauses are too short for frames that live has skipped."""
+"""Interval of the frames over the engine's time.
+
+That of the paper's neuron setting, 270.49 ms, over the budget's 110 ms. Below 2.3, the engine's
+pauses are too short for frames that live has skipped.
+"""
 
 
 def can_measure_memory() -> bool:

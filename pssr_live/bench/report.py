@@ -128,7 +128,7 @@ def _engine_table(report: BenchReport) -> Table:
         )
     if report.refused:
         table.caption_justify = "left"
-        # As it is: a command such as pip install "pssr-live[torch]" holds what rich takes for markup.
+        # As it is: rich takes the extra in pip install "pssr-live[torch]" for markup.
         table.caption = Text("\n".join(refusals(report)))
     return table
 
