@@ -5,8 +5,9 @@ Needs numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from pssr_live_models.movies import Movie
 
-__all__ = ["Batch", "Samples", "normalise", "window_frames"]
+__all__ = ["Batch", "Samples", "drawn_batches", "normalise", "window_frames"]
 
 Image: TypeAlias = NDArray[Any]
 
@@ -37,6 +38,36 @@ class Batch:
     windows: NDArray[np.float32]
     truths: NDArray[np.float32]
     weights: NDArray[np.float32]
+
+
+def drawn_batches(
+    draw: Callable[[np.random.Generator], Batch], seed: int, size: int, first: int
+) -> Iterator[Batch]:
+    """Put single random samples together, endlessly.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws one sample: a batch of one.
+    seed : int
+        Same seed, same batches.
+    size : int
+        Samples per batch.
+    first : int
+        Number of the first batch.
+
+    Yields
+    ------
+    Batch
+    """
+    for number in count(first):
+        rng = np.random.default_rng((seed, number))
+        drawn = [draw(rng) for _ in range(size)]
+        yield Batch(
+            np.concatenate([one.windows for one in drawn]),
+            np.concatenate([one.truths for one in drawn]),
+            np.concatenate([one.weights for one in drawn]),
+        )
 
 
 def window_frames(
@@ -135,21 +166,14 @@ class Samples:
         ------
         Batch
         """
-        number = first
-        while True:
-            rng = np.random.default_rng((self._seed, number))
-            windows, truths, weights = zip(*(self._draw(rng) for _ in range(size)), strict=True)
-            yield Batch(np.stack(windows), np.stack(truths), np.array(weights, np.float32))
-            number += 1
+        return drawn_batches(self._draw, self._seed, size, first)
 
-    def _draw(
-        self, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
+    def _draw(self, rng: np.random.Generator) -> Batch:
         movies = self._groups[int(rng.choice(len(self._groups), p=self._shares))]
         movie = movies[int(rng.integers(len(movies)))]
-        count, height, width = movie.frames.shape
-        index = int(rng.integers(count))
-        available = list(range(count))
+        frames, height, width = movie.frames.shape
+        index = int(rng.integers(frames))
+        available = list(range(frames))
         if self._length > 1 and rng.random() < 1 / 8:
             lost = rng.choice([-2, -1, 1, 2], size=rng.integers(1, 3), replace=False) + index
             available = [have for have in available if have not in lost]
@@ -168,7 +192,7 @@ class Samples:
             _turned((part - mean) / std, turns, mirror).astype(np.float32)
             for part in (window, truth[None])
         )
-        return x, y, weight
+        return Batch(x[None], y[None], np.array([weight], np.float32))
 
 
 def _turned(planes: Image, turns: int, mirror: bool) -> Image:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pssr_live_models.dataset import Batch, window_frames
+from pssr_live_models.dataset import Batch, drawn_batches, window_frames
 
 __all__ = ["Region", "Samples", "Scaling", "Scene", "draw_window", "validation_batches"]
 
@@ -130,16 +130,7 @@ class Samples:
         ------
         Batch
         """
-        number = first
-        while True:
-            rng = np.random.default_rng((self._seed, number))
-            drawn = [self._draw(rng) for _ in range(size)]
-            yield Batch(
-                np.concatenate([one.windows for one in drawn]),
-                np.concatenate([one.truths for one in drawn]),
-                np.concatenate([one.weights for one in drawn]),
-            )
-            number += 1
+        return drawn_batches(self._draw, self._seed, size, first)
 
     def _draw(self, rng: np.random.Generator) -> Batch:
         scene = self._scenes[int(rng.integers(len(self._scenes)))]
