@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pssr_live_models.movies import Movie
 
-__all__ = ["Batch", "Samples", "drawn_batches", "normalise", "window_frames"]
+__all__ = ["Batch", "Mixture", "MovieSamples", "drawn_batches", "normalise", "window_frames"]
 
 Image: TypeAlias = NDArray[Any]
 
@@ -115,8 +115,39 @@ def normalise(window: Image) -> tuple[NDArray[np.float32], float, float]:
     return ((window - mean) / std).astype(np.float32), mean, std
 
 
-class Samples:
-    """Endless random training samples from movies.
+class Drawn(Protocol):
+    """Where single samples come from."""
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch of one; the same state gives the same sample."""
+
+
+class Mixture:
+    """Endless random training samples of several kinds.
+
+    Parameters
+    ----------
+    parts : sequence of (float, Drawn)
+        Kinds, and the share of the samples that is of each; the shares add up to 1.
+    seed : int
+        Same seed, same samples.
+    """
+
+    def __init__(self, parts: Sequence[tuple[float, Drawn]], seed: int) -> None:
+        self._parts = [part for _, part in parts]
+        self._shares = [share for share, _ in parts]
+        self._seed = seed
+
+    def batches(self, size: int, first: int = 0) -> Iterator[Batch]:
+        """Draw batches; see `drawn_batches`."""
+        return drawn_batches(self._draw, self._seed, size, first)
+
+    def _draw(self, rng: np.random.Generator) -> Batch:
+        return self._parts[int(rng.choice(len(self._parts), p=self._shares))].draw(rng)
+
+
+class MovieSamples:
+    """Random training samples from movies.
 
     A sample is a crop of a window with the truth of its middle frame, mirrored and turned at
     random. One window in eight has lost a frame or two; windows at the ends of a movie repeat
@@ -125,11 +156,8 @@ class Samples:
 
     Parameters
     ----------
-    groups : sequence of (float, sequence of Movie)
-        Movies with frames of any size from ``crop`` up; a group's number is the share of the
-        samples that come from it.
-    seed : int
-        Same seed, same samples.
+    movies : sequence of Movie
+        With frames of any size from ``crop`` up.
     crop : int
         Height and width of the crops, scanned pixels.
     length, centre : int
@@ -137,40 +165,18 @@ class Samples:
     """
 
     def __init__(
-        self,
-        groups: Sequence[tuple[float, Sequence[Movie]]],
-        seed: int,
-        *,
-        crop: int,
-        length: int = 5,
-        centre: int = 2,
+        self, movies: Sequence[Movie], *, crop: int, length: int = 5, centre: int = 2
     ) -> None:
-        self._groups = [movies for _, movies in groups]
-        self._shares = [share for share, _ in groups]
-        self._seed = seed
+        self._movies = movies
         self._crop = crop
         self._length = length
         self._centre = centre
+        self._variances: dict[tuple[int, int], float] = {}
 
-    def batches(self, size: int, first: int = 0) -> Iterator[Batch]:
-        """Draw batches.
-
-        Parameters
-        ----------
-        size : int
-            Samples per batch.
-        first : int
-            Number of the first batch: a resumed training goes on where it was.
-
-        Yields
-        ------
-        Batch
-        """
-        return drawn_batches(self._draw, self._seed, size, first)
-
-    def _draw(self, rng: np.random.Generator) -> Batch:
-        movies = self._groups[int(rng.choice(len(self._groups), p=self._shares))]
-        movie = movies[int(rng.integers(len(movies)))]
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch of one; the same state gives the same sample."""
+        number = int(rng.integers(len(self._movies)))
+        movie = self._movies[number]
         frames, height, width = movie.frames.shape
         index = int(rng.integers(frames))
         available = list(range(frames))
@@ -184,15 +190,23 @@ class Samples:
         whole = movie.frames[chosen]
         window = whole[:, rows, columns]
         _, mean, std = normalise(whole if rng.random() < 1 / 2 else window)
-        full_truth = movie.truth[index]
-        truth = full_truth[4 * top : 4 * (top + self._crop), 4 * left : 4 * (left + self._crop)]
-        weight = std**2 / max(float(np.var(full_truth, dtype=np.float64)), std**2 / 10)
+        truth = movie.truth[
+            index, 4 * top : 4 * (top + self._crop), 4 * left : 4 * (left + self._crop)
+        ]
+        weight = std**2 / max(self._variance(number, index), std**2 / 10)
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         x, y = (
             _turned((part - mean) / std, turns, mirror).astype(np.float32)
             for part in (window, truth[None])
         )
         return Batch(x[None], y[None], np.array([weight], np.float32))
+
+    def _variance(self, number: int, index: int) -> float:
+        """Variance of a whole true frame, which takes longer to find than all else of a sample."""
+        if (number, index) not in self._variances:
+            whole = self._movies[number].truth[index]
+            self._variances[number, index] = float(np.var(whole, dtype=np.float64))
+        return self._variances[number, index]
 
 
 def _turned(planes: Image, turns: int, mirror: bool) -> Image:

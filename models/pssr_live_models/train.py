@@ -1,7 +1,8 @@
 """Train a shipped model: ``python -m pssr_live_models.train neuron_mf --out training/neuron_mf``.
 
-Records simulated movies, trains on them and writes the package. Interrupted, the same command goes
-on from the last checkpoint.
+Records simulated movies, trains on them and writes the package: first on cells of both presets
+alike, then mostly on those of the model's own. Models that look at as many frames can share the
+first part (``--general``). Interrupted, the same command goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pssr_live.errors import PssrLiveError
 from pssr_live.settings import Preset
 from pssr_live_models.bioimageio_package import write_rdf
 from pssr_live_models.card import UNMEASURED, card_text
-from pssr_live_models.dataset import Batch, Samples, normalise, window_frames
+from pssr_live_models.dataset import Batch, Mixture, MovieSamples, normalise, window_frames
 from pssr_live_models.export import Description, write_package
 from pssr_live_models.movies import (
     FIRST_VALIDATION_SEED,
@@ -36,13 +39,15 @@ from pssr_live_models.movies import (
     varied_movie,
 )
 from pssr_live_models.networks import LightUNet
-from pssr_live_models.training.loop import Loop, Stage
+from pssr_live_models.rescans import rescans
+from pssr_live_models.training.loop import Loop, SampleSource, Stage
 from pssr_live_models.variants import add_variants
 
 __all__ = ["Recipe", "Training", "main", "train"]
 
-SHARES = {"own": 0.5, "other": 0.15, "drawn": 0.35}
-"""Of the samples: cells of the model's own preset, cells of the other one, and anything else."""
+SHARES = {"own": 0.45, "other": 0.1, "drawn": 0.2, "rescanned": 0.25}
+"""Of the samples: cells of the model's own preset, cells of the other one, anything else, and all
+of these scanned afresh. In the general part the two presets count alike."""
 
 _PIXEL_SIZE_UM: dict[Preset, tuple[float, float]] = {"neuron": (0.15, 0.2), "u2os": (0.17, 0.23)}
 _AVERAGED = 0.999
@@ -100,17 +105,20 @@ class Recipe:
         Of the first movie, the samples and the network's first weights.
     movies, frames, size : int
         How many movies, their length, and their height and width in scanned pixels.
-    steps, batch, crop : int
-        Steps of the optimiser, samples per step, height and width of a sample.
+    first, steps : int
+        Steps of the optimiser in the general part, and after it.
+    batch, crop : int
+        Samples per step, height and width of a sample.
     rate : float
-        Largest learning rate of the cycle.
+        Largest learning rate of the first part's cycle; that of the second is half as large.
     """
 
     seed: int = 0
-    movies: int = 480
+    movies: int = 960
     frames: int = 7
     size: int = 128
-    steps: int = 22_000
+    first: int = 44_000
+    steps: int = 26_000
     batch: int = 8
     crop: int = 48
     rate: float = 1.5e-3
@@ -142,23 +150,37 @@ def make_movies(folder: Path, recipe: Recipe) -> None:
             _show(f"movie {done + 1}/{recipe.movies}")
 
 
-def training_movies(folder: Path, preset: Preset) -> list[tuple[float, list[Movie]]]:
-    """Open the movies to train on, with the share of each kind.
+def training_samples(
+    folder: Path, recipe: Recipe, window_length: int, preset: Preset | None
+) -> Mixture:
+    """Open the movies to train on, mixed as `SHARES` says.
 
     Parameters
     ----------
     folder : Path
         Written by `make_movies`.
-    preset : {"neuron", "u2os"}
-        The model's own.
+    recipe : Recipe
+        Seed and crop.
+    window_length : int
+        Frames of a window.
+    preset : {"neuron", "u2os"}, optional
+        The model's own; both alike if not given.
 
     Returns
     -------
-    list of (float, list of Movie)
+    Mixture
     """
-    shares = {kind: SHARES["own" if kind == preset else "other"] for kind in PRESETS}
-    cells = [(share, load_movies(folder, f"{kind}_*")) for kind, share in shares.items()]
-    return [*cells, (SHARES["drawn"], load_movies(folder, "drawn_*"))]
+    movies = {kind: load_movies(folder, f"{kind}_*") for kind in (*PRESETS, "drawn")}
+    cells = SHARES["own"], SHARES["other"]
+    shares: dict[str, float] = {"drawn": SHARES["drawn"]}
+    shares |= {kind: cells[kind != preset] if preset else sum(cells) / 2 for kind in PRESETS}
+    centre = window_length // 2
+    recorded = [
+        (share, MovieSamples(movies[kind], crop=recipe.crop, length=window_length, centre=centre))
+        for kind, share in shares.items()
+    ]
+    again = rescans(list(chain(*movies.values())), window_length, recipe.crop, recipe.seed)
+    return Mixture([*recorded, (SHARES["rescanned"], again)], recipe.seed)
 
 
 def validation_windows(recipe: Recipe, model: Shipped, count: int) -> list[Batch]:
@@ -180,7 +202,7 @@ def _middle(movie: Movie, length: int) -> Batch:
 
 
 class Training(Loop):
-    """The training of a shipped model: network, optimiser, and how far they are.
+    """One part of the training of a shipped model.
 
     Parameters
     ----------
@@ -188,38 +210,68 @@ class Training(Loop):
         What to do.
     window_length : int
         Frames the network looks at.
-    movies : sequence of (float, sequence of Movie)
-        To train on, with the share of each group.
+    samples : SampleSource
+        What is learnt from.
     validation : sequence of Batch
         To choose the best network by.
     checkpoint : Path
         File that holds the state; read if it is there.
+    start : Module, optional
+        What the general part has made; this is the general part if not given.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         window_length: int,
-        movies: Sequence[tuple[float, Sequence[Movie]]],
+        samples: SampleSource,
         validation: Sequence[Batch],
         checkpoint: Path,
+        start: nn.Module | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        centre = window_length // 2
-        samples = Samples(
-            movies, recipe.seed, crop=recipe.crop, length=window_length, centre=centre
+        stage = (
+            Stage(recipe.first, recipe.batch, recipe.rate, samples)
+            if start is None
+            else Stage(recipe.steps, recipe.batch, recipe.rate / 2, samples)
         )
         super().__init__(
-            LightUNet(window_length, centre),
-            [Stage(recipe.steps, recipe.batch, recipe.rate, samples)],
+            start or LightUNet(window_length, window_length // 2),
+            [stage],
             validation,
             checkpoint,
             asdict(recipe),
             averaging=_AVERAGED,
         )
 
+    def run(self, title: str, every: int = 250) -> LightUNet:
+        """Train to the end, showing how far it is.
 
-def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 250) -> LightUNet:
+        Parameters
+        ----------
+        title : str
+            Ahead of each line.
+        every : int
+            Steps between validations and checkpoints.
+
+        Returns
+        -------
+        LightUNet
+            The best network by validation.
+        """
+        begun, first = time.monotonic(), self.step
+        while self.step < self.steps:
+            now = self.advance(every)
+            seconds = (time.monotonic() - begun) / (now.step - first) * (now.steps - now.step)
+            _show(
+                f"{title}: step {now.step}/{now.steps}  loss {now.loss:.4f}  validation "
+                f"{now.validation:.4f}  best {now.best:.4f}  {now.gain_db:+.2f} dB over bilinear  "
+                f"{seconds / 60:.1f} min left"
+            )
+        return cast(LightUNet, self.best_network())
+
+
+def train(model: Shipped, out: Path, recipe: Recipe, data: Path, general: Path) -> LightUNet:
     """Train from the start, or from where the last attempt was interrupted, to the end.
 
     Parameters
@@ -227,13 +279,13 @@ def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 25
     model : Shipped
         Which.
     out : Path
-        Folder of the package; checkpoints go into ``checkpoints`` there.
+        Folder of the package; the checkpoint goes into ``checkpoints`` there.
     recipe : Recipe
         What to do.
     data : Path
         Folder for the movies.
-    every : int
-        Steps between validations and checkpoints.
+    general : Path
+        File for the checkpoint of the general part.
 
     Returns
     -------
@@ -241,19 +293,18 @@ def train(model: Shipped, out: Path, recipe: Recipe, data: Path, every: int = 25
         The best network by validation.
     """
     make_movies(data, recipe)
-    movies = training_movies(data, model.preset)
+    length = model.window_length
+    both = [
+        window
+        for preset in PRESETS
+        for window in validation_windows(recipe, Shipped(preset, length), VALIDATION_MOVIES // 2)
+    ]
+    samples = training_samples(data, recipe, length, None)
+    start = Training(recipe, length, samples, both, general).run("both presets")
+    samples = training_samples(data, recipe, length, model.preset)
+    own = validation_windows(recipe, model, VALIDATION_MOVIES)
     checkpoint = out / "checkpoints" / "last.pt"
-    validation = validation_windows(recipe, model, VALIDATION_MOVIES)
-    training = Training(recipe, model.window_length, movies, validation, checkpoint)
-    begun, first = time.monotonic(), training.step
-    while training.step < recipe.steps:
-        now = training.advance(every)
-        seconds = (time.monotonic() - begun) / (now.step - first) * (now.steps - now.step)
-        _show(
-            f"step {now.step}/{now.steps}  loss {now.loss:.4f}  validation {now.validation:.4f}  "
-            f"best {now.best:.4f}  {now.gain_db:+.2f} dB over bilinear  {seconds / 60:.1f} min left"
-        )
-    return cast(LightUNet, training.best_network())
+    return Training(recipe, length, samples, own, checkpoint, start).run(model.preset)
 
 
 def _show(line: str) -> None:
@@ -283,6 +334,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, help="folder for the movies (default: OUT/movies)", default=None
     )
+    parser.add_argument(
+        "--general",
+        type=Path,
+        help="checkpoint of the general part, for models that share it (default: inside OUT)",
+        default=None,
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     for field in fields(Recipe):
         kind = float if field.name == "rate" else int
@@ -308,7 +365,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         model = MODELS[options.model]
-        network = train(model, options.out, recipe, options.data or options.out / "movies")
+        data = options.data or options.out / "movies"
+        general = options.general or options.out / "checkpoints" / "general.pt"
+        network = train(model, options.out, recipe, data, general)
         window, truth = _test_pair(model)
         card = card_text(options.model, model.preset, model.window_length, UNMEASURED)
         description = model.description(options.model)

@@ -12,7 +12,7 @@ from pssr_live.engine.normalise import normalise as live_normalise
 from pssr_live.errors import UsageError
 from pssr_live.frames import Frame
 from pssr_live.ring import plan_window
-from pssr_live_models.dataset import Samples, normalise, window_frames
+from pssr_live_models.dataset import Mixture, MovieSamples, normalise, window_frames
 from pssr_live_models.movies import (
     FIRST_EVALUATION_SEED,
     FIRST_VALIDATION_SEED,
@@ -31,6 +31,10 @@ def ramp_movie(frames: int = 7, size: int = 40) -> Movie:
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 60_000, (frames, size, size)).astype(np.uint16)
     return Movie(raw, raw.repeat(4, axis=1).repeat(4, axis=2))
+
+
+def samples_of(*movies: Movie, seed: int, crop: int) -> Mixture:
+    return Mixture([(1.0, MovieSamples(movies, crop=crop))], seed)
 
 
 def test_windows_follow_the_daemons_rule_for_edges_and_gaps() -> None:
@@ -54,7 +58,7 @@ def test_windows_are_normalised_as_in_the_daemon(level: int) -> None:
 
 
 def test_samples_keep_window_and_truth_registered() -> None:
-    batch = next(Samples([(1.0, [ramp_movie()])], seed=3, crop=24).batches(16))
+    batch = next(samples_of(ramp_movie(), seed=3, crop=24).batches(16))
     assert batch.windows.shape == (16, 5, 24, 24)
     assert batch.truths.shape == (16, 1, 96, 96)
     middle = batch.windows[:, 2].repeat(4, axis=1).repeat(4, axis=2)
@@ -62,16 +66,32 @@ def test_samples_keep_window_and_truth_registered() -> None:
 
 
 def test_samples_are_the_same_for_the_same_seed_and_go_on_where_they_were() -> None:
-    samples = Samples([(1.0, [ramp_movie()])], seed=3, crop=16)
+    samples = samples_of(ramp_movie(), seed=3, crop=16)
     third = list(islice(samples.batches(2), 3))[2]
-    again = next(Samples([(1.0, [ramp_movie()])], seed=3, crop=16).batches(2, first=2))
+    again = next(samples_of(ramp_movie(), seed=3, crop=16).batches(2, first=2))
     np.testing.assert_array_equal(third.windows, again.windows)
-    other = next(Samples([(1.0, [ramp_movie()])], seed=4, crop=16).batches(2, first=2))
+    other = next(samples_of(ramp_movie(), seed=4, crop=16).batches(2, first=2))
     assert not np.array_equal(third.windows, other.windows)
 
 
+def test_a_mixture_has_the_shares_that_it_was_given() -> None:
+    movie = ramp_movie()
+    dim = Movie(movie.frames // 8, movie.truth // 8 + 9000)
+    parts = [(0.8, MovieSamples([movie], crop=8)), (0.2, MovieSamples([dim], crop=8))]
+    truths = next(Mixture(parts, 0).batches(400)).truths
+    # The truth of the second lies far above its frames.
+    assert 0.13 < np.mean(truths.mean(axis=(1, 2, 3)) > 2) < 0.27
+
+
+def test_samples_weigh_errors_by_the_variance_of_the_whole_true_frame() -> None:
+    batch = next(samples_of(ramp_movie(), seed=1, crop=40).batches(4))
+    for weight, window in zip(batch.weights, batch.windows, strict=True):
+        # Crops as large as the movie: the middle frame is the truth, on the window's own scale.
+        assert weight == pytest.approx(1 / np.var(window[2]), rel=1e-3)
+
+
 def test_samples_show_edges_and_gaps() -> None:
-    windows = next(Samples([(1.0, [ramp_movie()])], seed=0, crop=16).batches(200)).windows
+    windows = next(samples_of(ramp_movie(), seed=0, crop=16).batches(200)).windows
     repeats = [len({plane.tobytes() for plane in window}) for window in windows]
     assert {3, 4, 5} <= set(repeats)
 

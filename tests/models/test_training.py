@@ -18,9 +18,9 @@ import onnxruntime  # noqa: E402
 from pssr_live.errors import PssrLiveError, UsageError  # noqa: E402
 from pssr_live.evaluate.stacks import upsample  # noqa: E402
 from pssr_live.model import read_package  # noqa: E402
-from pssr_live_models.dataset import Batch  # noqa: E402
+from pssr_live_models.dataset import Batch, Mixture  # noqa: E402
 from pssr_live_models.export import restore  # noqa: E402
-from pssr_live_models.movies import FIRST_EVALUATION_SEED, Movie  # noqa: E402
+from pssr_live_models.movies import FIRST_EVALUATION_SEED  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
 from pssr_live_models.train import (  # noqa: E402
     MODELS,
@@ -28,13 +28,14 @@ from pssr_live_models.train import (  # noqa: E402
     Training,
     main,
     make_movies,
-    training_movies,
+    train,
+    training_samples,
     validation_windows,
 )
 from pssr_live_models.training.loop import rate_at  # noqa: E402
 
-Recorded: TypeAlias = tuple[list[tuple[float, list[Movie]]], list[Batch]]
-TINY = Recipe(movies=4, frames=5, size=48, steps=40, batch=4, crop=24, rate=3e-3)
+Recorded: TypeAlias = tuple[Mixture, list[Batch]]
+TINY = Recipe(movies=8, frames=5, size=48, first=40, steps=8, batch=4, crop=24, rate=3e-3)
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +58,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Movies to train and validate on."""
     folder = tmp_path_factory.mktemp("movies")
     make_movies(folder, TINY)
-    movies = training_movies(folder, "neuron")
-    assert [(share, len(group)) for share, group in movies] == [(0.5, 2), (0.15, 2), (0.35, 4)]
-    return movies, validation_windows(TINY, MODELS["neuron_mf"], 1)
+    return training_samples(folder, TINY, 5, None), validation_windows(TINY, MODELS["neuron_mf"], 1)
 
 
 def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
@@ -72,7 +71,7 @@ def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
     before = whole.validate()
     whole.advance(20)
     progress = whole.advance(20)
-    assert progress.step == TINY.steps
+    assert progress.step == TINY.first
     assert progress.best < 0.9 * before
 
     training("interrupted").advance(20)
@@ -85,7 +84,7 @@ def test_training_lowers_the_loss_and_goes_on_after_an_interruption(
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recorded: Recorded) -> None:
     Training(TINY, 5, *recorded, tmp_path / "last.pt").advance(1)
-    other = replace(TINY, steps=41)
+    other = replace(TINY, first=41)
     with pytest.raises(PssrLiveError, match="other options"):
         Training(other, 5, *recorded, tmp_path / "last.pt")
 
@@ -101,13 +100,12 @@ def test_training_refuses_evaluation_seeds(
 
 
 def test_the_learning_rate_rises_and_falls_once() -> None:
-    recipe = Recipe(steps=1000)
-    rates = [rate_at(step, recipe.steps, recipe.rate) for step in range(1000)]
+    rates = [rate_at(step, 1000, 1.5e-3) for step in range(1000)]
     top = int(np.argmax(rates))
-    assert rates[top] == pytest.approx(recipe.rate)
+    assert rates[top] == pytest.approx(1.5e-3)
     assert (np.diff(rates[: top + 1]) > 0).all()
     assert (np.diff(rates[top:]) < 0).all()
-    assert rates[-1] < 1e-3 * recipe.rate
+    assert rates[-1] < 1e-3 * 1.5e-3
 
 
 @pytest.mark.parametrize(("name", "length"), [("neuron_mf", 5), ("u2os_sf", 1)])
@@ -118,11 +116,13 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 1)
+    monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 2)
     out = tmp_path / name
-    options = "--movies=2 --frames=5 --size=48 --steps=12 --batch=1 --crop=16 --rate=0.02"
+    options = "--movies=4 --frames=5 --size=48 --first=12 --steps=6 --batch=1 --crop=12 --rate=0.005"
     assert main([name, "--out", str(out), *options.split(" ")]) == 0
-    assert "step 12/12" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "both presets: step 12/12" in shown
+    assert f"{name.split('_')[0]}: step 6/6" in shown
 
     package = read_package(out)
     assert (package.manifest.window_length, package.manifest.centre) == (length, length // 2)
@@ -144,3 +144,19 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
             "nothing was learnt"
         )
         np.testing.assert_allclose(exported.run(None, {"window": values})[0], expected, atol=1e-4)
+
+
+def test_models_with_as_many_frames_can_share_the_general_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 2)
+    recipe = replace(TINY, movies=4, first=3, steps=2, batch=1, crop=12)
+    movies, shared, own = (tmp_path / name for name in ("movies", "shared.pt", "own.pt"))
+    train(MODELS["neuron_sf"], tmp_path / "neuron_sf", recipe, movies, shared)
+    both = [
+        train(MODELS["u2os_sf"], tmp_path / general.stem, recipe, movies, general)
+        for general in (shared, own)
+    ]
+    assert capsys.readouterr().err.count("both presets") == 2
+    for name, value in both[0].state_dict().items():
+        torch.testing.assert_close(both[1].state_dict()[name], value, rtol=0, atol=0)

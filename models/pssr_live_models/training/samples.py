@@ -130,9 +130,10 @@ class Samples:
         ------
         Batch
         """
-        return drawn_batches(self._draw, self._seed, size, first)
+        return drawn_batches(self.draw, self._seed, size, first)
 
-    def _draw(self, rng: np.random.Generator) -> Batch:
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch of one; the same state gives the same sample."""
         scene = self._scenes[int(rng.integers(len(self._scenes)))]
         whole = scene.region(rng, self._crop, varied=True)
         room = whole.frames.shape[1] - self._crop, whole.frames.shape[2] - self._crop
