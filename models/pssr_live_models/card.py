@@ -47,6 +47,7 @@ def card_text(name: str, preset: Preset, window_length: int, figures: str) -> st
     text = Path(__file__).with_name("card_template.md").read_text(encoding="utf-8")
     return Template(text).substitute(
         name=name,
+        kind=name.rpartition("_")[2],
         preset=preset,
         figures=figures,
         picture=PICTURE,

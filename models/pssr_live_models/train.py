@@ -118,7 +118,7 @@ class Recipe:
     frames: int = 7
     size: int = 128
     first: int = 44_000
-    steps: int = 26_000
+    steps: int = 20_000
     batch: int = 8
     crop: int = 48
     rate: float = 1.5e-3
@@ -230,19 +230,14 @@ class Training(Loop):
         start: nn.Module | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
-        stage = (
-            Stage(recipe.first, recipe.batch, recipe.rate, samples)
-            if start is None
-            else Stage(recipe.steps, recipe.batch, recipe.rate / 2, samples)
-        )
-        super().__init__(
-            start or LightUNet(window_length, window_length // 2),
-            [stage],
-            validation,
-            checkpoint,
-            asdict(recipe),
-            averaging=_AVERAGED,
-        )
+        options = asdict(recipe)
+        if start is None:
+            del options["steps"]  # the general part is the same for any number of steps after it
+            start = LightUNet(window_length, window_length // 2)
+            stage = Stage(recipe.first, recipe.batch, recipe.rate, samples)
+        else:
+            stage = Stage(recipe.steps, recipe.batch, recipe.rate / 2, samples)
+        super().__init__(start, [stage], validation, checkpoint, options, averaging=_AVERAGED)
 
     def run(self, title: str, every: int = 250) -> LightUNet:
         """Train to the end, showing how far it is.

@@ -118,7 +118,8 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
 ) -> None:
     monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 2)
     out = tmp_path / name
-    options = "--movies=4 --frames=5 --size=48 --first=12 --steps=6 --batch=1 --crop=12 --rate=0.005"
+    movies, sizes = "--movies=4 --frames=5 --size=48", "--batch=1 --crop=12"
+    options = f"{movies} {sizes} --first=12 --steps=6 --rate=0.005"
     assert main([name, "--out", str(out), *options.split(" ")]) == 0
     shown = capsys.readouterr().err
     assert "both presets: step 12/12" in shown
@@ -153,6 +154,7 @@ def test_models_with_as_many_frames_can_share_the_general_part(
     recipe = replace(TINY, movies=4, first=3, steps=2, batch=1, crop=12)
     movies, shared, own = (tmp_path / name for name in ("movies", "shared.pt", "own.pt"))
     train(MODELS["neuron_sf"], tmp_path / "neuron_sf", recipe, movies, shared)
+    recipe = replace(recipe, steps=1)
     both = [
         train(MODELS["u2os_sf"], tmp_path / general.stem, recipe, movies, general)
         for general in (shared, own)
