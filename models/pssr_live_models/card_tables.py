@@ -92,10 +92,10 @@ def summary_table(own: Mapping[str, str], simulated: Groups, recorded: Groups) -
     str
         Markdown.
     """
-    titles = [f"{what}: over {than}" for what in ("simulated", "recordings") for than in _THAN]
+    titles = [f"{what}: over {than}" for what in ("simulated", "real") for than in _THAN]
     lines = [
         f"**In short: PSNR over what costs nothing, dB, on the simulated movies of the model's own "
-        f"kind and on {len(recorded)} recordings**",
+        f"kind and on {len(recorded)} real recordings that were not trained on**",
         "",
         f"| model | {' | '.join(titles)} |",
         f"|---|{'---|' * len(titles)}",

@@ -123,7 +123,7 @@ class Drawn(Protocol):
 
 
 class Mixture:
-    """Endless random training samples of several kinds.
+    """Endless random training samples of several kinds, each of which may be a mixture itself.
 
     Parameters
     ----------
@@ -140,9 +140,10 @@ class Mixture:
 
     def batches(self, size: int, first: int = 0) -> Iterator[Batch]:
         """Draw batches; see `drawn_batches`."""
-        return drawn_batches(self._draw, self._seed, size, first)
+        return drawn_batches(self.draw, self._seed, size, first)
 
-    def _draw(self, rng: np.random.Generator) -> Batch:
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch of one, of any of the kinds."""
         return self._parts[int(rng.choice(len(self._parts), p=self._shares))].draw(rng)
 
 

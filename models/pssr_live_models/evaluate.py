@@ -29,6 +29,7 @@ from pssr_live_models.card_tables import (
     AVERAGE,
     BILINEAR,
     Figures,
+    Groups,
     long_table,
     share,
     summary_table,
@@ -51,6 +52,7 @@ many as five frames have together: what a single frame gives there is what five 
 that stood still could give."""
 
 RECORDED_PHOTONS = (10.0, 100.0)
+DIM = f", {RECORDED_PHOTONS[0]:g} photons"
 
 
 class Restorer:
@@ -214,21 +216,21 @@ def report(
         for preset in PRESETS
         for photons in PHOTON_RATES[preset]
     }
-    recorded, absent = _recorded(methods, data)
+    unknown, learnt, absent = _recorded(methods, data)
     own = {
         package.manifest.name: _line(preset, PHOTON_RATES[preset][0])
         for package in packages
         for preset in [own_preset(package)]
     }
     seeds = f"seeds {FIRST_EVALUATION_SEED} to {FIRST_EVALUATION_SEED + movies - 1}"
-    dim = {what: recorded[what, RECORDED_PHOTONS[0]] for what, _ in recorded}
     parts = [
-        summary_table(own, simulated, dim),
+        summary_table(own, simulated, {what: of for what, of in unknown.items() if DIM in what}),
         long_table(f"Unseen simulated movies of {size}×{size} pixels, {seeds}", simulated),
     ]
-    if recorded:
-        lines = {f"{what}, {photons:g} photons": of for (what, photons), of in recorded.items()}
-        parts.append(long_table("Recordings of other laboratories, degraded", lines))
+    if unknown:
+        parts.append(long_table("Real recordings that were not trained on, degraded", unknown))
+    if learnt:
+        parts.append(long_table("Real recordings that were trained on, with new noise", learnt))
     if absent:
         parts.append(f"Not there, so not evaluated: {'; '.join(absent)}.")
     if quantised := [package for package in packages if "int8" in package.variants]:
@@ -245,11 +247,9 @@ def _line(preset: Preset, photons: float) -> str:
     return f"{preset}, {photons:g} photons"
 
 
-def _recorded(
-    methods: dict[str, Method], data: Sequence[Path]
-) -> tuple[dict[tuple[str, float], dict[str, Figures]], list[str]]:
-    """Restore the recordings that are there, and list those that are not."""
-    found: dict[tuple[str, float], dict[str, Figures]] = {}
+def _recorded(methods: dict[str, Method], data: Sequence[Path]) -> tuple[Groups, Groups, list[str]]:
+    """Restore the recordings that are there: unknown ones, known ones; and list the others."""
+    found: dict[bool, dict[str, dict[str, Figures]]] = {False: {}, True: {}}
     absent = []
     for recording in RECORDINGS:
         path = find_recording(recording, data)
@@ -258,8 +258,9 @@ def _recorded(
             continue
         for photons in RECORDED_PHOTONS:
             made = recorded_movies(path, 6, photons, recording.channel)
-            found[recording.what, photons] = evaluate_movies(made, methods)
-    return found, absent
+            line = f"{recording.what}, {photons:g} photons"
+            found[recording.learnt_from][line] = evaluate_movies(made, methods)
+    return found[False], found[True], absent
 
 
 def _precision_table(packages: Sequence[ModelPackage], movies: int, size: int) -> str:

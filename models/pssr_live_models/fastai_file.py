@@ -7,6 +7,7 @@ Such a file is a chain of pickles followed by the tensors' bytes. The pickles ar
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ _PROTOCOL = 1001
 _MOST_AXES = 8
 _LARGEST_STEP = 1 << 40
 _MOST_MODULES = 2000
+_PARALLEL = "module."
+"""What PyTorch puts before every name while several GPUs train."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +108,12 @@ def read_saved(path: Path) -> Saved:
         It is something else, is damaged, or names what no learner needs.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise ValueError("it is no ordinary file")
         content = np.memmap(path, np.uint8, mode="r")
     except (OSError, ValueError) as error:
-        raise ModelError(f"weights {path}", str(error), "give the file of a learner") from error
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ModelError(f"weights {path}", why, "give the file of a learner") from error
     if bytes(content[:2]) == b"PK":
         raise ModelError(
             f"weights {path}",
@@ -158,6 +164,8 @@ def state_dict(saved: Saved) -> dict[str, NDArray[Any]]:
         if not (isinstance(name, str) and isinstance(tensor, StoredTensor)):
             refuse(saved.path, f"its {str(name)[:60]!r} is not a named tensor")
         arrays[name] = saved.array(tensor)
+    if all(name.startswith(_PARALLEL) for name in arrays):
+        return {name.removeprefix(_PARALLEL): array for name, array in arrays.items()}
     return arrays
 
 

@@ -6,7 +6,9 @@ Nothing in the file is executed; see `pssr_live_models.inert_pickle`. Needs torc
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shlex
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -60,6 +62,11 @@ _SEAMS = {
     "σ = 1), as the published code does",
 }
 _OPSET = 20
+_LARGEST_PIXEL_UM = 50
+"""Above it stand nanometres that were taken for micrometres."""
+
+_LARGEST_SCORE = 1e6
+"""No restored pixel is so many standard deviations away."""
 _TOLERANCE = 1e-2
 """Largest difference of an fp32 engine from torch, in the network's own units; as ``verify``."""
 
@@ -185,16 +192,16 @@ def _check_wanted(wanted: _Wanted) -> None:
         raise UsageError(
             f"name {name!r}", "it has other signs than a-z, 0-9 and _", "give one like my_mf"
         )
-    if not 0 < low <= high < float("inf"):
+    if not 0 < low <= high < _LARGEST_PIXEL_UM:
         raise UsageError(
             f"pixel sizes {low} to {high} µm",
-            "they are no range above 0",
-            "give the smallest and the largest, such as 0.15 0.20",
+            f"they are no range between 0 and {_LARGEST_PIXEL_UM}",
+            "give the smallest and the largest in µm, such as 0.15 0.20",
         )
-    if statistics is not None and not (np.isfinite(statistics).all() and statistics[1] > 0):
+    if statistics is not None and not (0 <= statistics[0] <= 1 and 0 < statistics[1] <= 1):
         raise UsageError(
             f"mean {statistics[0]} and standard deviation {statistics[1]}",
-            "they are no numbers of images",
+            "they are not those of images whose brightest pixel is 1",
             "give those of the training images, from 0 to 1",
         )
 
@@ -220,13 +227,13 @@ def _write(
 ) -> None:
     network, kind, name = learner.network, _kind(learner.network), wanted.name
     on_step("restoring the test window")
-    pair = npz({"window": window, "restored": _restore(learner, window)})
+    pair = npz({"window": window, "restored": _restore(learner, window, wanted.file)})
     on_step("writing ONNX")
     manifest = Manifest(
         format=1,
         name=name,
         version="1.0.0",
-        description=f"{kind}, the published network, with the weights of {wanted.file.name}",
+        description=f"{kind}, the published network, with the weights of {_name(wanted.file)}",
         licence="that of the imported weights",
         network=write_file(folder / f"{name}.onnx", onnx_bytes(network)),
         test_pair=write_file(folder / "test_pair.npz", pair),
@@ -245,12 +252,20 @@ def _write(
     write_manifest(folder, manifest)
 
 
-def _restore(learner: ImportedLearner, window: NDArray[np.uint16]) -> NDArray[np.float32]:
+def _restore(
+    learner: ImportedLearner, window: NDArray[np.uint16], file: Path
+) -> NDArray[np.float32]:
     scored = np.empty((1, *window.shape), np.float32)
     frames = [Frame(plane, index, 0, 0) for index, plane in enumerate(window)]
     statistics = normalise(frames, scored, learner.training_statistics)
     with torch.inference_mode():
         restored = learner.network(torch.from_numpy(scored))[0, 0].numpy()
+    if not np.abs(restored).max() <= _LARGEST_SCORE:
+        raise ModelError(
+            f"weights {file}",
+            "what they restore of a few spots are no intensities (no numbers, or far too large)",
+            "import another learner",
+        )
     return np.asarray(restored * statistics.std + statistics.mean, np.float32)
 
 
@@ -264,6 +279,12 @@ def _check(package: ModelPackage) -> None:
         )
 
 
+def _name(file: Path) -> str:
+    """Write a file's name as text, whatever bytes a file system allows in it."""
+    text = os.fsencode(file.name).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _kind(network: PaperNetwork) -> str:
     return "PSSR-SF" if network.window_length == 1 else "PSSR-MF"
 
@@ -275,7 +296,8 @@ def _card(learner: ImportedLearner, wanted: _Wanted) -> str:
     return Template(template).substitute(
         name=wanted.name,
         kind=_kind(learner.network),
-        file=wanted.file.name,
+        file=_name(wanted.file),
+        argument=shlex.quote(_name(wanted.file)),
         sha256=learner.sha256,
         frames=learner.network.window_length,
         low=wanted.pixel_size_um[0],

@@ -22,6 +22,8 @@ from pssr_live.errors import ModelError
 __all__ = ["Interpreter", "Named", "Record", "Source", "Storage", "StoredTensor", "refuse"]
 
 _LONGEST_LINE = 1000
+_MOST_OPERATIONS = 1 << 20
+"""In one pickle. The published learner has 36,000; a file of nothing else would take hours."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "torch FloatStorage": np.dtype("<f4"),
@@ -30,6 +32,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "torch LongStorage": np.dtype("<i8"),
     "torch IntStorage": np.dtype("<i4"),
     "torch ByteStorage": np.dtype("u1"),
+}
+_UNREAD_STORAGES = {
+    f"{kind}Storage"
+    for kind in ("BFloat16", "Bool", "Char", "ComplexDouble", "ComplexFloat", "Short")
 }
 _DICT = "collections OrderedDict"
 _GETATTR = "__builtin__ getattr"
@@ -150,7 +156,11 @@ class Interpreter:
     def run(self, source: Source) -> object:
         """Run to the pickle's end; give what it leaves."""
         try:
-            for code, arg, _ in pickletools.genops(source):  # type: ignore[arg-type]
+            for done, (code, arg, _) in enumerate(
+                pickletools.genops(source)  # type: ignore[arg-type]
+            ):
+                if done == _MOST_OPERATIONS:
+                    raise ValueError(f"more than {done} operations")
                 if code.name in _CONSTANTS:
                     self._stack.append(arg)
                 elif (step := _STEPS.get(code.name)) is not None:
@@ -180,6 +190,8 @@ class Interpreter:
         self._memo[len(self._memo) if place is None else place] = self._stack[-1]
 
     def _recall(self, place: int) -> None:
+        if place not in self._memo:
+            raise ValueError(f"it speaks of a part {place} that it does not have")
         self._stack.append(self._memo[place])
 
     def _extend(self, items: list[Any]) -> None:
@@ -208,6 +220,8 @@ class Interpreter:
         known = arg in _ALLOWED or (
             f"{module}.".startswith(_ALLOWED_PACKAGES) and attribute.isidentifier()
         )
+        if not known and module == "torch" and attribute in _UNREAD_STORAGES:
+            refuse(self._path, f"it holds values of torch.{attribute}, which no learner has")
         if not known:
             raise ModelError(
                 f"weights {self._path}",

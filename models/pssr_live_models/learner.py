@@ -93,17 +93,16 @@ def _network(saved: Saved) -> PaperNetwork:
     for name in own:
         if name not in weights:
             raise refuse(f"its network has no {name}")
+    tensors = {}
     for name, values in weights.items():
         if name not in own:
-            raise refuse(f"its network has {name[:80]}, which the published one has not")
+            raise refuse(f"its network has {name[:80]!r}, which the published one has not")
         if values.shape != tuple(own[name].shape):
             raise refuse(f"its {name} is {values.shape} instead of {tuple(own[name].shape)}")
-        if not np.isfinite(values).all():
+        # As torch keeps it: what overflows there is no number either.
+        tensors[name] = torch.from_numpy(np.array(values)).to(own[name].dtype)
+        if not (np.isfinite(values).all() and torch.isfinite(tensors[name]).all()):
             raise refuse(f"its {name} has values that are no numbers")
-    tensors = {
-        name: torch.from_numpy(np.array(values)).to(own[name].dtype)
-        for name, values in weights.items()
-    }
     network.load_state_dict(tensors, assign=True)
     return network
 

@@ -1,4 +1,4 @@
-"""Recordings of other laboratories that the models are judged on; none is trained on."""
+"""Recordings of other laboratories: some to learn from, the others to judge the models by."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pssr_live_models.movies import FIRST_EVALUATION_SEED, Movie, degraded_movie
 
-__all__ = ["RECORDINGS", "Recording", "find_recording", "recorded_movies"]
+__all__ = ["RECORDINGS", "Recording", "find_recording", "read_recording", "recorded_movies"]
 
 Image: TypeAlias = NDArray[Any]
 
@@ -35,29 +35,35 @@ class Recording:
         Where it comes from, and its licence.
     channel : int, optional
         Of an image ``(C, H, W)``.
+    learnt_from : bool
+        The shipped models were trained on it.
     """
 
     what: str
     file: str
     origin: str
     channel: int | None = None
+    learnt_from: bool = False
 
 
 RECORDINGS = (
     Recording(
         "mitochondria (BPAE, fixed)",
         "BPAE_mito.tif",
-        "haesleinhuepf/BioImageAnalysisNotebooks, CC-BY",
+        "haesleinhuepf/BioImageAnalysisNotebooks, CC-BY 4.0",
+        learnt_from=True,
     ),
     Recording(
         "cell membranes (live)",
         "membrane_2d_timelapse.tif",
-        "haesleinhuepf/BioImageAnalysisNotebooks, CC-BY; Sascha M. Kuhn, MPI-CBG",
+        "haesleinhuepf/BioImageAnalysisNotebooks, CC-BY 4.0; Sascha M. Kuhn, Nadler Lab, MPI-CBG",
+        learnt_from=True,
     ),
     Recording(
         "Golgi under BFA (live)",
         "xyt_calibrated_16bit__golgi_bfa_sum_projection.tif",
-        "NEUBIAS/training-resources, CC-BY",
+        "NEUBIAS/training-resources, CC-BY 4.0",
+        learnt_from=True,
     ),
     Recording(
         "mitochondria (yeast, live)",
@@ -133,8 +139,9 @@ def recorded_movies(
     Movie
         Of five frames.
     """
-    images = tifffile.imread(path)
-    images = _movie(images if channel is None else images[channel])
+    images = read_recording(path, channel)
+    if len(images) == 1:
+        images = np.repeat(images, FRAMES, axis=0)
     images = images[:, : images.shape[1] // 4 * 4, : images.shape[2] // 4 * 4]
     starts = np.linspace(0, len(images) - FRAMES, count if len(images) > FRAMES else 1).astype(int)
     for number, start in enumerate(starts):
@@ -142,7 +149,24 @@ def recorded_movies(
         yield degraded_movie(images[start : start + FRAMES], rng, photons=photons)
 
 
-def _movie(images: Image) -> Image:
+def read_recording(path: Path, channel: int | None = None) -> Image:
+    """Read a recording.
+
+    Parameters
+    ----------
+    path : Path
+        As `Recording.file`.
+    channel : int, optional
+        As `Recording.channel`.
+
+    Returns
+    -------
+    ndarray, shape (T, H, W)
+        T is 1 for an image.
+    """
+    images = tifffile.imread(path)
+    if channel is not None:
+        images = images[channel]
     if images.ndim == 2:
-        return np.repeat(images[None], FRAMES, axis=0)
-    return images.max(axis=1) if images.ndim == 4 else images
+        return np.asarray(images[None])
+    return np.asarray(images.max(axis=1) if images.ndim == 4 else images)

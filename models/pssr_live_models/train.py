@@ -1,8 +1,9 @@
 """Train a shipped model: ``python -m pssr_live_models.train neuron_mf --out training/neuron_mf``.
 
 Records simulated movies, trains on them and writes the package: first on cells of both presets
-alike, then mostly on those of the model's own. Models that look at as many frames can share the
-first part (``--general``). Interrupted, the same command goes on from the last checkpoint.
+alike, then mostly on those of the model's own, and on a few real recordings. Models that look at as
+many frames can share the first part (``--general``). Interrupted, the same command goes on from the
+last checkpoint.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ from pssr_live_models.movies import (
     varied_movie,
 )
 from pssr_live_models.networks import LightUNet
-from pssr_live_models.rescans import rescans
+from pssr_live_models.rescans import recorded, rescans
 from pssr_live_models.training.loop import Loop, SampleSource, Stage
 from pssr_live_models.variants import add_variants
 
 __all__ = ["Recipe", "Training", "main", "train"]
 
 SHARES = {"own": 0.45, "other": 0.1, "drawn": 0.2, "rescanned": 0.25}
-"""Of the samples: cells of the model's own preset, cells of the other one, anything else, and all
-of these scanned afresh. In the general part the two presets count alike."""
+"""Of the simulated samples: cells of the model's own preset, cells of the other one, anything else,
+and all of these scanned afresh. In the general part the two presets count alike."""
+
+_RECORDED = 1 / 8
+"""Of all samples of the second part: real recordings."""
 
 _PIXEL_SIZE_UM: dict[Preset, tuple[float, float]] = {"neuron": (0.15, 0.2), "u2os": (0.17, 0.23)}
 _AVERAGED = 0.999
@@ -74,11 +78,11 @@ class Shipped:
         frames = "Five undersampled frames" if self.window_length > 1 else "One undersampled frame"
         return Description(
             name=name,
-            version="2.0.0",
+            version="2.1.0",
             description=f"{frames} to one with four times the sampling",
             licence="BSD-3-Clause",
             trained_on=f"simulated confocal movies of mitochondria ({self.preset} first) and drawn "
-            "images; no real cell",
+            "images; last, one sample in eight from three real recordings",
             pixel_size_um=_PIXEL_SIZE_UM[self.preset],
         )
 
@@ -266,7 +270,9 @@ class Training(Loop):
         return cast(LightUNet, self.best_network())
 
 
-def train(model: Shipped, out: Path, recipe: Recipe, data: Path, general: Path) -> LightUNet:
+def train(
+    model: Shipped, out: Path, recipe: Recipe, data: Path, general: Path, recordings: Path
+) -> LightUNet:
     """Train from the start, or from where the last attempt was interrupted, to the end.
 
     Parameters
@@ -281,14 +287,17 @@ def train(model: Shipped, out: Path, recipe: Recipe, data: Path, general: Path) 
         Folder for the movies.
     general : Path
         File for the checkpoint of the general part.
+    recordings : Path
+        Folder with the real recordings.
 
     Returns
     -------
     LightUNet
         The best network by validation.
     """
-    make_movies(data, recipe)
     length = model.window_length
+    real = recorded(recordings, length, recipe.crop, recipe.seed)
+    make_movies(data, recipe)
     both = [
         window
         for preset in PRESETS
@@ -296,7 +305,8 @@ def train(model: Shipped, out: Path, recipe: Recipe, data: Path, general: Path) 
     ]
     samples = training_samples(data, recipe, length, None)
     start = Training(recipe, length, samples, both, general).run("both presets")
-    samples = training_samples(data, recipe, length, model.preset)
+    simulated = training_samples(data, recipe, length, model.preset)
+    samples = Mixture([(1 - _RECORDED, simulated), (_RECORDED, real)], recipe.seed)
     own = validation_windows(recipe, model, VALIDATION_MOVIES)
     checkpoint = out / "checkpoints" / "last.pt"
     return Training(recipe, length, samples, own, checkpoint, start).run(model.preset)
@@ -335,6 +345,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="checkpoint of the general part, for models that share it (default: inside OUT)",
         default=None,
     )
+    parser.add_argument(
+        "--recordings",
+        type=Path,
+        help="folder with the real recordings",
+        default=Path("../shared/data"),
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     for field in fields(Recipe):
         kind = float if field.name == "rate" else int
@@ -362,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = MODELS[options.model]
         data = options.data or options.out / "movies"
         general = options.general or options.out / "checkpoints" / "general.pt"
-        network = train(model, options.out, recipe, data, general)
+        network = train(model, options.out, recipe, data, general, options.recordings)
         window, truth = _test_pair(model)
         card = card_text(options.model, model.preset, model.window_length, UNMEASURED)
         description = model.description(options.model)

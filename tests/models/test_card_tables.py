@@ -38,14 +38,14 @@ RECORDED = {
 
 def test_the_summary_counts_each_recording_once() -> None:
     table = summary_table({"model": "cells"}, SIMULATED, RECORDED).splitlines()
-    assert "2 recordings" in table[0]
+    assert "2 real recordings" in table[0]
     # Over bilinear: (24 − 20 + 30 − 25) / 2; over the average: (1 + 4) / 2.
     assert table[-1] == "| model | 9.50 ± 0.50 | 6.00 ± 0.00 | 4.50 ± 0.50 | 2.50 ± 1.50 |"
 
 
 def test_the_summary_says_where_there_were_no_recordings() -> None:
     table = summary_table({"model": "cells"}, SIMULATED, {}).splitlines()
-    assert "0 recordings" in table[0]
+    assert "0 real recordings" in table[0]
     assert table[-1].endswith("| not evaluated | not evaluated |")
     assert table[2].count("|") == table[3].count("|") == table[-1].count("|")
 

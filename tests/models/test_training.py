@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
+import tifffile
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -22,6 +23,7 @@ from pssr_live_models.dataset import Batch, Mixture  # noqa: E402
 from pssr_live_models.export import restore  # noqa: E402
 from pssr_live_models.movies import FIRST_EVALUATION_SEED  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
+from pssr_live_models.recordings import RECORDINGS  # noqa: E402
 from pssr_live_models.train import (  # noqa: E402
     MODELS,
     Recipe,
@@ -51,6 +53,18 @@ def test_an_untrained_network_is_bilinear_interpolation(size: tuple[int, int]) -
     window = np.random.default_rng(0).poisson(50, (5, *size)).astype(np.uint16)
     expected = upsample(window[2], 4)
     np.testing.assert_allclose(restore(LightUNet(), window), expected, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files in place of the real recordings."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for known in RECORDINGS:
+        if known.learnt_from:
+            images = rng.poisson(20, (6, 40, 36)).repeat(2, axis=1).repeat(2, axis=2)
+            tifffile.imwrite(folder / known.file, images.astype(np.uint16))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +104,12 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, recorded: Rec
 
 
 def test_training_refuses_evaluation_seeds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UsageError, match="kept back"):
         make_movies(tmp_path, Recipe(seed=FIRST_EVALUATION_SEED, movies=1))
-    assert main(["neuron_mf", "--out", str(tmp_path), "--seed", "899999", "--movies", "2"]) == 2
+    options = ["--seed=899999", "--movies=2", "--recordings", str(recordings)]
+    assert main(["neuron_mf", "--out", str(tmp_path), *options]) == 2
     assert "kept back" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.npy"))
 
@@ -113,6 +128,7 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
     name: str,
     length: int,
     tmp_path: Path,
+    recordings: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,7 +136,8 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
     out = tmp_path / name
     movies, sizes = "--movies=4 --frames=5 --size=48", "--batch=1 --crop=12"
     options = f"{movies} {sizes} --first=12 --steps=6 --rate=0.005"
-    assert main([name, "--out", str(out), *options.split(" ")]) == 0
+    folders = ["--out", str(out), "--recordings", str(recordings)]
+    assert main([name, *folders, *options.split(" ")]) == 0
     shown = capsys.readouterr().err
     assert "both presets: step 12/12" in shown
     assert f"{name.split('_')[0]}: step 6/6" in shown
@@ -148,17 +165,31 @@ def test_one_command_makes_a_package_that_equals_the_trained_network_at_any_size
 
 
 def test_models_with_as_many_frames_can_share_the_general_part(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    recordings: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pssr_live_models.train.VALIDATION_MOVIES", 2)
     recipe = replace(TINY, movies=4, first=3, steps=2, batch=1, crop=12)
     movies, shared, own = (tmp_path / name for name in ("movies", "shared.pt", "own.pt"))
-    train(MODELS["neuron_sf"], tmp_path / "neuron_sf", recipe, movies, shared)
+    train(MODELS["neuron_sf"], tmp_path / "neuron_sf", recipe, movies, shared, recordings)
     recipe = replace(recipe, steps=1)
     both = [
-        train(MODELS["u2os_sf"], tmp_path / general.stem, recipe, movies, general)
+        train(MODELS["u2os_sf"], tmp_path / general.stem, recipe, movies, general, recordings)
         for general in (shared, own)
     ]
     assert capsys.readouterr().err.count("both presets") == 2
     for name, value in both[0].state_dict().items():
         torch.testing.assert_close(both[1].state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_training_says_which_recording_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--out", str(tmp_path), "--recordings", str(tmp_path)]
+    assert main(["neuron_mf", *options]) == 2
+    said = capsys.readouterr().err
+    assert "BPAE_mito.tif" in said
+    assert "--recordings" in said
+    assert not list(tmp_path.rglob("*.npy")), "movies were made before the recordings were missed"
