@@ -83,7 +83,7 @@ class Recording:
         self._info = info
         self._model = model
         started = datetime.now().astimezone()
-        self.folder = RunFolder.create(Path(settings.out), settings.scope, settings.model)
+        self.folder = RunFolder.create(Path(settings.out), settings.scope, model.manifest.name)
         self._document = run_document(run_id, started, settings, info, model, engine)
         planes = PlaneIndex()
         self._raw_planes = RawPlanes(self.folder.raw, info, planes)

@@ -319,8 +319,7 @@ class Session:
             self._counters.count_received(frame)
             self._recording.put_raw(frame)
             self._publisher.publish_raw(frame)
-            for window in self._ring.push(frame):
-                self._live.offer(window)
+            self._live.offer(self._ring.push(frame))
         finally:
             frame.release()
 

@@ -18,7 +18,7 @@ from pssr_live.bench.viewer import Seen, ViewerProcess
 from pssr_live.engine.restore import Restorer
 from pssr_live.errors import PssrLiveError
 from pssr_live.frames import Frame
-from pssr_live.model import ModelPackage
+from pssr_live.model import Manifest, ModelPackage
 from pssr_live.record.log import FrameRecord, Record, RestoredEvent, read_log
 from pssr_live.record.run_folder import Summary
 from pssr_live.session import Session
@@ -219,8 +219,12 @@ def at_pace(
     """
     assert info.interval_ms is not None
     source = MemorySource(info, frames, count=count, interval_ms=info.interval_ms)
-    run = run_daemon_once(settings, source)
-    ahead = model.manifest.window_length - 1 - model.manifest.centre
+    return _latencies(run_daemon_once(settings, source), model.manifest, info.interval_ms)
+
+
+def _latencies(run: DaemonRun, manifest: Manifest, interval_ms: float) -> LatencyResult:
+    """Work out, for the frames that the viewer saw, where their time went."""
+    ahead = manifest.window_length - 1 - manifest.centre
     needed_ns = {
         record.index - ahead: record.t_host_ns
         for record in run.log
@@ -242,7 +246,7 @@ def at_pace(
     to_ready_ms = [(event.latency_ms or 0.0) - event.engine_ms for event in live.values()]
     seen_after_ms = [(one.t_received_unix_ns - one.t_sent_unix_ns) / 1e6 for one in seen]
     return LatencyResult(
-        interval_ms=info.interval_ms,
+        interval_ms=interval_ms,
         frames=run.summary.frames_received,
         skipped=run.summary.frames_skipped_live,
         lost=run.summary.frames_lost_at_source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,9 +15,20 @@ from pssr_live.bench.frames import preset_info, render
 from pssr_live.bench.paper import MakePackage, time_paper
 from pssr_live.bench.peak import matmul_peak, network_gmacs, processor
 from pssr_live.bench.process import can_measure_memory, memory_drift, start_up
-from pssr_live.bench.results import BenchReport, Machine, PaperNetwork
-from pssr_live.model import find_model
+from pssr_live.bench.results import (
+    BenchReport,
+    DaemonResult,
+    EngineTiming,
+    LatencyResult,
+    Machine,
+    MemoryResult,
+    PaperNetwork,
+    Refused,
+)
+from pssr_live.frames import Frame
+from pssr_live.model import ModelPackage, find_model
 from pssr_live.settings import RunSettings
+from pssr_live.source import StreamInfo
 
 __all__ = ["FULL", "QUICK", "Effort", "measure"]
 
@@ -123,6 +134,42 @@ def measure(
     model = find_model(settings.model)
     on_step("rendering frames")
     info, frames = preset_info(), render(effort.rendered)
+    peak, engines, refused = _engines(model, settings, effort, frames, on_step)
+    daemon, latency = _daemon(model, settings, effort, info, frames, on_step)
+    on_step("cost against size")
+    scaling = scale_with_size(
+        model, settings.engine, settings.precision, effort.sizes, effort.size_rounds
+    )
+    memory = _memory(settings, effort, on_step)
+    on_step("time to start")
+    started = start_up(effort.starts)
+    published, not_run = _published(paper, settings, effort, info, on_step)
+    return BenchReport(
+        machine=machine,
+        model=model.manifest.name,
+        model_sha256=model.network_sha256,
+        size=info.height,
+        gmacs=network_gmacs(model, info.height, info.width),
+        peak_gflops=peak,
+        engines=engines,
+        refused=refused + not_run,
+        daemon=daemon,
+        latency=latency,
+        scaling=scaling,
+        memory=memory,
+        start_up=started,
+        paper=published,
+    )
+
+
+def _engines(
+    model: ModelPackage,
+    settings: RunSettings,
+    effort: Effort,
+    frames: Sequence[Frame],
+    on_step: Callable[[str], None],
+) -> tuple[dict[str, float], list[EngineTiming], list[Refused]]:
+    """Time the bare engines, and the processor's peak (Gflop/s by precision) around them."""
     on_step("matrix-multiply peak")
     before = matmul_peak(effort.seconds / 2)
     engines, refused = time_engines(
@@ -135,6 +182,18 @@ def measure(
     # Before and after the engines: what disturbs them must not lower the peak alone.
     on_step("matrix-multiply peak once more")
     after = matmul_peak(effort.seconds / 2)
+    return {name: max(rate, after[name]) for name, rate in before.items()}, engines, refused
+
+
+def _daemon(
+    model: ModelPackage,
+    settings: RunSettings,
+    effort: Effort,
+    info: StreamInfo,
+    frames: Sequence[Frame],
+    on_step: Callable[[str], None],
+) -> tuple[DaemonResult, LatencyResult]:
+    """Run the whole daemon, as fast as the engine goes and at the preset's pace."""
     daemon = full_speed(
         model,
         settings,
@@ -145,43 +204,36 @@ def measure(
         on_step=on_step,
     )
     on_step(f"whole daemon, a frame every {info.interval_ms:g} ms")
-    latency = at_pace(model, settings, info, frames, effort.paced)
-    on_step("cost against size")
-    scaling = scale_with_size(
-        model, settings.engine, settings.precision, effort.sizes, effort.size_rounds
-    )
-    memory = None
-    if effort.drift and can_measure_memory():
-        on_step(f"memory over {effort.drift} small frames")
-        memory = memory_drift(settings, effort.warm_up, effort.drift)
-    on_step("time to start")
-    started = start_up(effort.starts)
-    published: list[PaperNetwork] = []
-    if paper is not None:
-        published, not_run = time_paper(
-            paper,
-            settings.engine,
-            settings.precision,
-            frame=info.height,
-            times=effort.paper,
-            on_step=on_step,
-        )
-        refused += not_run
-    return BenchReport(
-        machine=machine,
-        model=model.manifest.name,
-        model_sha256=model.network_sha256,
-        size=info.height,
-        gmacs=network_gmacs(model, info.height, info.width),
-        peak_gflops={name: max(rate, after[name]) for name, rate in before.items()},
-        engines=engines,
-        refused=refused,
-        daemon=daemon,
-        latency=latency,
-        scaling=scaling,
-        memory=memory,
-        start_up=started,
-        paper=published,
+    return daemon, at_pace(model, settings, info, frames, effort.paced)
+
+
+def _memory(
+    settings: RunSettings, effort: Effort, on_step: Callable[[str], None]
+) -> MemoryResult | None:
+    """Measure how memory drifts, where that is asked for and can be seen."""
+    if not effort.drift or not can_measure_memory():
+        return None
+    on_step(f"memory over {effort.drift} small frames")
+    return memory_drift(settings, effort.warm_up, effort.drift)
+
+
+def _published(
+    paper: MakePackage | None,
+    settings: RunSettings,
+    effort: Effort,
+    info: StreamInfo,
+    on_step: Callable[[str], None],
+) -> tuple[list[PaperNetwork], list[Refused]]:
+    """Time the published network, where that is asked for."""
+    if paper is None:
+        return [], []
+    return time_paper(
+        paper,
+        settings.engine,
+        settings.precision,
+        frame=info.height,
+        times=effort.paper,
+        on_step=on_step,
     )
 
 

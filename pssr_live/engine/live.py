@@ -1,5 +1,9 @@
 """Live restoration: always the newest window; what the engine has no time for is skipped.
 
+A frame that comes after lost ones completes more than one window. These are restored one after the
+other, oldest first, if the engine is done with all of them before the next window is due;
+otherwise only the newest.
+
 Skipped frames are restored later, in the pauses of the engine that are long enough, so that one
 hiccup does not leave a gap until the end of a long run.
 """
@@ -66,7 +70,7 @@ class LiveRestorer:
         self._clock = clock
         self._offered_ns: deque[int] = deque(maxlen=_LOOK_BACK)
         self._needed_ns: deque[int] = deque(maxlen=_LOOK_BACK)
-        self._newest: Window | None = None
+        self._waiting: deque[Window] = deque()
         self._last: deque[Window] = deque()
         self._changed = threading.Condition()
         self._finishing = False
@@ -82,22 +86,26 @@ class LiveRestorer:
         """Start the thread."""
         self._thread.start()
 
-    def offer(self, window: Window) -> None:
-        """Hand over a window, held for the restorer; one that still waits is skipped. Never blocks.
+    def offer(self, windows: Sequence[Window]) -> None:
+        """Hand over what one frame completed; what still waits is skipped. Never blocks.
 
         Parameters
         ----------
-        window : Window
-            Newer than all before.
+        windows : sequence of Window
+            Held for the restorer, oldest first, all newer than those before; may be empty.
         """
+        if not windows:
+            return
         with self._changed:
             self._offered_ns.append(self._clock())
-            skipped, self._newest = self._newest, window
             if self._failed:
-                skipped, self._newest = window, None
+                skipped = list(windows)
+            else:
+                skipped = list(self._waiting)
+                self._waiting = deque(windows)
             self._changed.notify()
-        if skipped is not None:
-            self._skip(skipped)
+        for window in skipped:
+            self._skip(window)
 
     def finish(self, windows: Sequence[Window], timeout_s: float) -> None:
         """Restore the run's last windows, all of them, and end the thread.
@@ -128,24 +136,35 @@ class LiveRestorer:
         while True:
             with self._changed:
                 # When nothing is left to do in a pause, only a new window changes that.
-                if not (paused and self._has_time()):
-                    self._changed.wait_for(lambda: self._newest or self._last or self._finishing)
-                if self._newest is not None:
-                    window, self._newest = self._newest, None
-                    return window
+                if not (paused and self._has_time_for(_MARGIN)):
+                    self._changed.wait_for(lambda: self._waiting or self._last or self._finishing)
+                if self._waiting:
+                    overtaken = self._overtaken()
+                    window = self._waiting.popleft()
+                    break
                 if self._last:
                     return self._last.popleft()
                 if self._finishing:
                     return None
             paused = self._on_pause()
+        for older in overtaken:
+            self._skip(older)
+        return window
 
-    def _has_time(self) -> bool:
-        """Whether the next window is further away than one restoration takes."""
+    def _overtaken(self) -> list[Window]:
+        """Take out the windows before the newest, if there is no time for all that wait."""
+        # No margin: after a lost frame the next window comes later than the pace says.
+        if len(self._waiting) == 1 or self._has_time_for(len(self._waiting)):
+            return []
+        return [self._waiting.popleft() for _ in range(len(self._waiting) - 1)]
+
+    def _has_time_for(self, restorations: float) -> bool:
+        """Whether the next window is further away than so many restorations take."""
         if len(self._offered_ns) < 2 or not self._needed_ns or self._failed:
             return False
         between = median(later - earlier for earlier, later in pairwise(self._offered_ns))
         due_ns = self._offered_ns[-1] + between
-        return due_ns - self._clock() > _MARGIN * median(self._needed_ns)
+        return due_ns - self._clock() > restorations * median(self._needed_ns)
 
     def _work(self) -> None:
         while (window := self._take()) is not None:

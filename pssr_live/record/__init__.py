@@ -16,11 +16,12 @@ from pssr_live.record.log import (
     read_log,
 )
 from pssr_live.record.ome_xml import StackDescription, raw_stack, restored_stack, truth_stack
+from pssr_live.record.plane_table import PlaneInfo
 from pssr_live.record.planes import PlaneIndex, RawPlane, RawPlanes
 from pssr_live.record.reader import StackReader
 from pssr_live.record.recorder import RawRecorder, RestoredRecorder
 from pssr_live.record.run_folder import LatencyMs, RunFolder, Summary
-from pssr_live.record.stack import PlaneInfo, StackWriter
+from pssr_live.record.stack import StackWriter
 from pssr_live.record.verify import Problem, VerifyReport, verify
 
 __all__ = [

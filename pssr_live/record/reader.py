@@ -16,7 +16,8 @@ import tifffile
 
 from pssr_live.errors import StorageError
 from pssr_live.frames import Pixels
-from pssr_live.record.stack import HEADER, PlaneInfo
+from pssr_live.record.plane_table import PlaneInfo
+from pssr_live.record.stack import HEADER
 
 __all__ = ["StackReader"]
 

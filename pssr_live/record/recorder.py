@@ -20,9 +20,10 @@ from pssr_live.record.log import (
     SkippedLiveEvent,
 )
 from pssr_live.record.ome_xml import raw_stack, restored_stack, truth_stack
+from pssr_live.record.plane_table import PlaneInfo
 from pssr_live.record.planes import PlaneIndex, RawPlane
 from pssr_live.record.run_folder import RunFolder
-from pssr_live.record.stack import PlaneInfo, StackWriter
+from pssr_live.record.stack import StackWriter
 from pssr_live.source import StreamInfo
 
 __all__ = ["RawRecorder", "RestoredRecorder", "crc32"]

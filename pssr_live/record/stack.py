@@ -10,10 +10,8 @@ the order. Nothing that a reader needs is ever only in memory.
 from __future__ import annotations
 
 import struct
-from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from io import FileIO
 from pathlib import Path
@@ -30,6 +28,7 @@ from pssr_live.record.ome_xml import (
     finished_xml,
     reserved_xml,
 )
+from pssr_live.record.plane_table import PlaneInfo, PlaneTable, Waiting, WaitingPlanes
 
 __all__ = ["PlaneInfo", "StackWriter"]
 
@@ -47,30 +46,6 @@ AHEAD = 4
 
 ASCII, SHORT, LONG, RATIONAL, LONG8 = 2, 3, 4, 5, 16
 SOFTWARE = f"pssr-live {__version__}\0".encode("ascii")
-
-
-class PlaneInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the file says about one plane (JSON in the tag PageName).
-
-    Attributes
-    ----------
-    index : int
-        Index of the frame as the source counts; a jump from plane to plane is a gap.
-    t_source_ns : int
-        The source's time of the frame, ns.
-    edge : bool
-        Restored from a window that reaches past an end of the run.
-    complete : bool
-        No frame was missing from the window.
-    live : bool
-        False if live had skipped it and it was restored afterwards.
-    """
-
-    index: int
-    t_source_ns: int
-    edge: bool = False
-    complete: bool = True
-    live: bool = True
 
 
 class StackWriter:
@@ -93,8 +68,8 @@ class StackWriter:
         self.path = path
         self._stack = stack
         self._dtype = stack.dtype.newbyteorder("<")
-        self._unlinked: dict[int, tuple[_Directory, PlaneInfo]] = {}
-        self._planes = _PlaneTable()
+        self._waiting = WaitingPlanes()
+        self._planes = PlaneTable()
         self._link_at = FIRST_LINK_AT
         self._description_at = 0
         self._xml, digits_at = reserved_xml(stack)
@@ -147,7 +122,7 @@ class StackWriter:
         ValueError
             The plane was written before, or does not fit the stack.
         """
-        if position < self.committed or position in self._unlinked:
+        if position < self.committed or position in self._waiting:
             raise ValueError(f"plane {position} of {self.path.name} was written before")
         expected = (self._stack.height, self._stack.width)
         if pixels.shape != expected or pixels.dtype != self._stack.dtype:
@@ -159,18 +134,18 @@ class StackWriter:
         with self._storing():
             pixels_at = self._end
             at = _round_up(pixels_at + len(data))
-            directory, content = self._directory(position == 0, at, info)
+            next_at, content = self._directory(position == 0, at, info)
             self._write(pixels_at, data)
             self._write(at, content)
             self._end = _round_up(at + len(content))
-            self._unlinked[position] = directory, info
+            self._waiting.add(position, Waiting(at, next_at, info))
             self._reach_ahead(len(data))
             self._link()
         return pixels_at
 
     def missing(self, total: int) -> list[int]:
         """List the planes that a stack of ``total`` planes still lacks."""
-        return [plane for plane in range(self.committed, total) if plane not in self._unlinked]
+        return [plane for plane in range(self.committed, total) if plane not in self._waiting]
 
     def close(self, total: int | None = None) -> None:
         """Finish the file: times of all planes and annotations go into its OME-XML.
@@ -231,19 +206,17 @@ class StackWriter:
 
     def _link(self) -> None:
         linked = False
-        while (found := self._unlinked.get(self.committed)) is not None:
-            directory, info = found
-            self._write(self._link_at, struct.pack("<Q", directory.at))
-            self._link_at = directory.next_at
-            if directory.description_at is not None:
-                self._description_at = directory.description_at
-            del self._unlinked[self.committed]
-            self._planes.add(info)
+        while (plane := self._waiting.first()) is not None:
+            self._write(self._link_at, struct.pack("<Q", plane.directory_at))
+            self._link_at = plane.next_at
+            self._waiting.drop_first()
+            self._planes.add(plane.info)
             linked = True
         if linked:
             self._write(self._size_t_at, b"%0*d" % (SIZE_T_DIGITS, self.committed))
 
-    def _directory(self, first: bool, at: int, info: PlaneInfo) -> tuple[_Directory, bytes]:
+    def _directory(self, first: bool, at: int, info: PlaneInfo) -> tuple[int, bytes]:
+        """Make a plane's directory; also return where the link to the next one goes."""
         stack = self._stack
         tags = {
             256: _number(LONG, stack.width),
@@ -267,16 +240,13 @@ class StackWriter:
             tags[270] = (ASCII, b"")  # points to the OME-XML, which is elsewhere
         return self._pack_directory(at, tags)
 
-    def _pack_directory(
-        self, at: int, tags: Mapping[int, tuple[int, bytes]]
-    ) -> tuple[_Directory, bytes]:
+    def _pack_directory(self, at: int, tags: Mapping[int, tuple[int, bytes]]) -> tuple[int, bytes]:
         values_at = at + 8 + 20 * len(tags) + 8
         entries, values = bytearray(), bytearray()
-        description_at = None
         for tag, (kind, value) in sorted(tags.items()):
             count = len(value) if kind == ASCII else 1
             if tag == 270:
-                description_at = at + 8 + len(entries) + 4
+                self._description_at = at + 8 + len(entries) + 4
                 count, value = len(self._xml), struct.pack("<Q", self._xml_at)
             elif len(value) > 8:
                 offset = values_at + len(values)
@@ -284,7 +254,7 @@ class StackWriter:
                 value = struct.pack("<Q", offset)
             entries += struct.pack("<HHQ8s", tag, kind, count, value)
         content = struct.pack("<Q", len(tags)) + entries + bytes(8) + values
-        return _Directory(at, values_at - 8, description_at), content
+        return values_at - 8, content
 
     def _write(self, at: int, data: bytes | memoryview) -> None:
         self._file.seek(at)
@@ -307,68 +277,6 @@ class StackWriter:
 def create_file(path: Path) -> FileIO:
     """Make a file that does not exist yet, for writing without a buffer."""
     return path.open("xb", buffering=0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Directory:
-    """Where a TIFF directory (IFD) is, and what is written in it later."""
-
-    at: int
-    next_at: int
-    description_at: int | None
-
-
-class _PlaneTable:
-    """What the OME-XML says at the end about the committed planes; a few bytes a plane."""
-
-    def __init__(self) -> None:
-        self.times_ns = array("q")
-        self._last_index: int | None = None
-        self._edge = _Ranges()
-        self._incomplete = _Ranges()
-        self._afterwards = _Ranges()
-        self._lost = _Ranges()
-
-    def add(self, info: PlaneInfo) -> None:
-        plane = len(self.times_ns)
-        if info.edge:
-            self._edge.add(plane, plane)
-        if not info.complete:
-            self._incomplete.add(plane, plane)
-        if not info.live:
-            self._afterwards.add(plane, plane)
-        if self._last_index is not None and info.index > self._last_index + 1:
-            self._lost.add(self._last_index + 1, info.index - 1)
-        self._last_index = info.index
-        self.times_ns.append(info.t_source_ns)
-
-    def notes(self) -> dict[str, str]:
-        notes = {
-            "edge_planes": str(self._edge),
-            "incomplete_planes": str(self._incomplete),
-            "planes_restored_afterwards": str(self._afterwards),
-            "lost_indices": str(self._lost),
-        }
-        return {key: ranges for key, ranges in notes.items() if ranges}
-
-
-class _Ranges:
-    """Ascending numbers, kept and shown as ranges: ``0-1 98-99``."""
-
-    def __init__(self) -> None:
-        self._firsts = array("q")
-        self._lasts = array("q")
-
-    def add(self, first: int, last: int) -> None:
-        if self._lasts and first == self._lasts[-1] + 1:
-            self._lasts[-1] = last
-        else:
-            self._firsts.append(first)
-            self._lasts.append(last)
-
-    def __str__(self) -> str:
-        pairs = zip(self._firsts, self._lasts, strict=True)
-        return " ".join(str(low) if low == high else f"{low}-{high}" for low, high in pairs)
 
 
 def _number(kind: int, value: int) -> tuple[int, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from pssr_live import session as session_module
+from pssr_live.engine.live import LiveRestorer
 from pssr_live.engine.openvino import OpenVINOEngine
 from pssr_live.errors import EngineError, SourceError, StorageError
 from pssr_live.frames import Frame, Restored
+from pssr_live.record import RestoredEvent, read_log
 from pssr_live.record.recorder import RestoredRecorder
 from pssr_live.record.stack import PlaneInfo, StackWriter
 from pssr_live.session import LEGAL, Phase, RunResult, Session
@@ -158,6 +161,36 @@ def test_lost_frames_are_counted_numbered_and_reported(
     assert result.summary.frames_lost_at_source == 3
     assert result.summary.frames_recorded == result.summary.frames_restored == 20
     assert '"first_index":9,"last_index":11' in result.folder.log.read_text()
+
+
+def test_a_lost_frame_costs_no_live_restoration_where_the_engine_has_time(
+    scripted: Scripted, settings: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frame after it completes two windows at once: both are restored live, in order."""
+    now_ns = 0
+    indices = [*range(9), *range(10, 21)]
+
+    def pace(number: int) -> None:
+        """Give the next frame, a second later, once the engine is done with all there was."""
+        nonlocal now_ns
+        last = indices[number - 1] if number else 0
+        complete = sum(index <= last - 2 for index in indices)
+        while (status := session.status()).frames_restored + status.frames_skipped_live < complete:
+            assert not session.wait(0.001)
+        now_ns += 1_000_000_000
+
+    monkeypatch.setattr(session_module, "LiveRestorer", partial(LiveRestorer, clock=lambda: now_ns))
+    scripted.before = pace
+    scripted.index = lambda number: indices[number]
+    session = Session(settings)
+    session.start()
+    assert session.wait(60)
+    result = session.finish()
+    assert result.summary.frames_lost_at_source == 1
+    assert result.summary.frames_skipped_live == 0
+    events = [one for one in read_log(result.folder.log) if isinstance(one, RestoredEvent)]
+    assert [event.index for event in events] == indices
+    assert all(event.live for event in events)
 
 
 def test_a_slow_engine_makes_nobody_wait_and_what_it_skips_is_restored_later(

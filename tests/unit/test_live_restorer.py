@@ -73,8 +73,8 @@ class Run:
         frame = self.slots.keep(Frame(pixels, index=index, t_source_ns=0, t_host_ns=0))
         return Window((frame,), centre=0, edge=False, complete=True, t_ready_ns=0)
 
-    def offer(self, index: int) -> None:
-        self.live.offer(self.window(index))
+    def offer(self, *indices: int) -> None:
+        self.live.offer([self.window(index) for index in indices])
 
     def let_finish(self, windows: int) -> None:
         self.engine.may_finish.release(windows)
@@ -160,3 +160,68 @@ def test_pauses_that_are_too_short_are_left_alone() -> None:
     run = run_at_pace(interval_ns=120, engine_ns=100)
     run.live.finish([], timeout_s=10)
     assert run.paused.acquire(blocking=False) is False
+
+
+def test_windows_that_one_frame_completes_are_all_restored_if_there_is_time() -> None:
+    """A frame after a lost one completes two; the engine is done before the next is due."""
+    run = run_at_pace(interval_ns=270, engine_ns=100)
+    run.offer(3, 4)
+    run.let_finish(2)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 1, 2, 3, 4]
+    assert run.skipped == []
+    assert run.slots.lent == 0
+
+
+def test_where_there_is_no_time_for_both_only_the_newest_is_restored() -> None:
+    run = run_at_pace(interval_ns=270, engine_ns=140)
+    run.offer(3, 4)
+    run.let_finish(1)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 1, 2, 4]
+    assert run.skipped == [3]
+    assert run.slots.lent == 0
+
+
+def test_before_the_engine_s_time_is_known_only_the_newest_is_restored() -> None:
+    run = Run()
+    run.offer(0, 1)
+    run.let_finish(1)
+    run.live.finish([], timeout_s=10)
+    assert (run.restored, run.skipped) == ([1], [0])
+
+
+def test_time_that_the_engine_has_lost_meanwhile_counts() -> None:
+    """The two come while the engine is late with the window before them."""
+    run = run_at_pace(interval_ns=270, engine_ns=100)
+    run.offer(3)
+    assert run.engine.working.acquire(timeout=10)
+    run.now_ns += 270
+    run.offer(4, 5)
+    run.now_ns += 80
+    run.let_finish(2)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 1, 2, 3, 5]
+    assert run.skipped == [4]
+
+
+def test_a_newer_window_overtakes_what_waits_behind_a_lost_frame() -> None:
+    run = run_at_pace(interval_ns=270, engine_ns=100)
+    run.offer(3, 4)
+    assert run.engine.working.acquire(timeout=10)  # with 3
+    run.offer(6)
+    run.let_finish(2)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 1, 2, 3, 6]
+    assert run.skipped == [4]
+    assert run.slots.lent == 0
+
+
+def test_nothing_offered_is_no_window_and_no_pace() -> None:
+    run = run_at_pace(interval_ns=270, engine_ns=100)
+    for _ in range(20):  # windows that frames after a gap do not complete
+        run.offer()
+    run.offer(3, 4)
+    run.let_finish(2)
+    run.live.finish([], timeout_s=10)
+    assert run.restored == [0, 1, 2, 3, 4]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,55 @@ def test_planes_in_any_order_make_a_gapless_prefix_in_order(
     assert np.array_equal(tifffile.imread(path), planes)
     with StackReader(path) as reader:
         assert list(reader.indices) == list(range(6))
+
+
+def test_planes_that_wait_behind_a_gap_cost_a_few_bytes_each(tmp_path: Path) -> None:
+    """Else memory grows with the run wherever live skips a frame that it never makes good."""
+    writer = StackWriter(tmp_path / "restored.ome.tif", description())
+    plane = movie(1)[0]
+    kept: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(1, 2001):
+            writer.put(number, plane, info(number))
+            if number % 500 == 0:
+                kept.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert writer.committed == 0
+    assert (kept[-1] - kept[0]) / 1500 < 64
+
+    writer.put(0, plane, info(0))
+    assert writer.committed == 2001
+    assert writer.missing(2003) == [2001, 2002]
+    writer.close(2001)
+    with StackReader(writer.path) as reader:
+        assert list(reader.indices) == list(range(2001))
+
+
+def test_what_is_said_of_a_waiting_plane_is_as_it_was_given(tmp_path: Path) -> None:
+    writer = StackWriter(tmp_path / "restored.ome.tif", description())
+    said = [
+        PlaneInfo(2**40, -5, edge=True),
+        PlaneInfo(2**40 + 1, 0, complete=False),
+        PlaneInfo(2**40 + 4, 2**62, live=False),
+    ]
+    for number in (2, 1, 0):
+        writer.put(number, movie(3)[number], said[number])
+    writer.close(3)
+    with StackReader(writer.path) as reader:
+        assert list(reader.infos) == said
+    with tifffile.TiffFile(writer.path) as tif:
+        notes = tifffile.xml2dict(tif.ome_metadata or "")["OME"]["StructuredAnnotations"]
+    values = {
+        entry["K"]: entry["value"]
+        for annotation in notes["MapAnnotation"]
+        for entry in np.atleast_1d(annotation["Value"]["M"])
+    }
+    assert values["edge_planes"] == 0
+    assert values["incomplete_planes"] == 1
+    assert values["planes_restored_afterwards"] == 2
+    assert values["lost_indices"] == f"{2**40 + 2}-{2**40 + 3}"
 
 
 def test_a_stack_that_lacks_planes_is_finished_as_far_as_it_goes_and_says_so(

@@ -71,6 +71,20 @@ def test_a_window_is_ready_as_soon_as_its_last_frame_is_there() -> None:
     assert ready == [[], [], [0], [1], [2]]
 
 
+@given(arrivals)
+def test_after_windows_that_come_together_the_next_one_is_as_many_frames_away(
+    indices: list[int],
+) -> None:
+    """Live counts on this when it restores them one after the other."""
+    ring = Ring(LENGTH, CENTRE)
+    free_from = 0
+    for index in indices:
+        windows = ring.push(frame(index))
+        if windows:
+            assert index >= free_from
+            free_from = index + len(windows)
+
+
 def test_a_frame_past_the_window_makes_it_ready_too() -> None:
     ring = Ring(LENGTH, CENTRE)
     for index in (0, 1):

@@ -126,29 +126,36 @@ def compile_engine(
     if precision not in PRECISIONS:
         raise UsageError(*flavour.refusal(precision))
     require(flavour)
-    model.check_size(*size)
-    height, width = (plan_tiles(model.manifest, side).size for side in size)
+    shape = _input_shape(model, size)
     network = model.network_for(precision)
     target: Gpu | tuple[int, ...] = sm or _this_gpu(flavour)
     version = str(load(flavour).__version__)
-    shape = (1, model.manifest.window_length, height, width)
     key = key_for(flavour, version, network, shape, precision, target)
-    request = Request(
-        engine=flavour.name,
-        shape=shape,
-        sm=key.sm,
-        out="",
-        timing_cache=None if flavour.portable else str(timings_file(compiled_engines(), key)),
-    )
-    content, built = build(request, network, on_progress)
+    content, built = build(_request(flavour, key), network, on_progress)
     cache = compiled_engines() if out is None else EngineCache(out)
+    path = _keep(cache, model.manifest.name, key, content, built)
+    return Compiled(path, key, built, len(network))
+
+
+def _input_shape(model: ModelPackage, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return what the network is given of frames of a size: a window, or a tile of it."""
+    model.check_size(*size)
+    height, width = (plan_tiles(model.manifest, side).size for side in size)
+    return 1, model.manifest.window_length, height, width
+
+
+def _request(flavour: Flavour, key: EngineKey) -> Request:
+    timings = None if flavour.portable else str(timings_file(compiled_engines(), key))
+    return Request(engine=flavour.name, shape=key.shape, sm=key.sm, out="", timing_cache=timings)
+
+
+def _keep(cache: EngineCache, name: str, key: EngineKey, content: bytes, built: Built) -> Path:
     try:
-        path = cache.keep(model.manifest.name, key, content, built)
+        return cache.keep(name, key, content, built)
     except OSError as error:
         raise StorageError(
             f"the engine in {cache.folder}", str(error), "choose another folder with --out"
         ) from error
-    return Compiled(path, key, built, len(network))
 
 
 def summary(compiled: Compiled) -> str:
