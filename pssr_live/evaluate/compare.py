@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
 from pssr_live import __version__
-from pssr_live.errors import StorageError
+from pssr_live.errors import StorageError, UsageError
 from pssr_live.evaluate import plots
 from pssr_live.evaluate.report import (
     METRICS,
@@ -31,8 +33,13 @@ from pssr_live.metrics import (
     signal_to_noise,
 )
 from pssr_live.metrics.extra import evaluation_libraries
+from pssr_live.metrics.fidelity import flat
+from pssr_live.metrics.images import Mask
 
 __all__ = ["evaluate"]
+
+Figures: TypeAlias = dict[str, dict[str, list[float | None]]]
+"""By method and metric, one value per frame."""
 
 VERSION = 1
 
@@ -50,7 +57,7 @@ def evaluate(
     taken from the truth, Fourier ring correlation with the truth (threshold ½: the truth has no
     noise of its own), and resolution-scaled error and Pearson correlation with the truth as
     reference. Frames at the ends of the movie and next to a missing frame are left out, because
-    not every method has all its frames there.
+    not every method has all its frames there, and frames whose truth shows nothing.
 
     Parameters
     ----------
@@ -79,28 +86,28 @@ def evaluate(
     with evaluation_libraries():
         pass  # said before the first frame, not after the last
     with Movie(files) as movie:
-        planes = _chosen(movie.planes, frames)
-        names = (*movie.baselines, *movie.restored_names)
-        figures = {name: {m.key: list[float | None]() for m in METRICS} for name in names}
-        for done, plane in enumerate(planes, start=1):
-            for name, found in _frame_figures(movie, plane).items():
-                for key, value in found.items():
-                    figures[name][key].append(value)
-            on_frame(done, len(planes))
-        evaluation = _evaluation(files, movie, planes, figures)
-        try:
+        with _writing(out):  # refused before the first frame, not after the last
             out.mkdir(parents=True, exist_ok=True)
+        planes, figures = _measured(movie, _chosen(movie.planes, frames), on_frame)
+        evaluation = _evaluation(files, movie, planes, figures)
+        with _writing(out):
             content = msgspec.json.format(msgspec.json.encode(evaluation), indent=2)
             (out / "evaluation.json").write_bytes(content + b"\n")
             plots.plot_figures(evaluation, out)
             plots.plot_example(movie, planes[len(planes) // 2], out)
-        except OSError as error:
-            raise StorageError(
-                f"the evaluation cannot be written to {out}",
-                error.strerror or str(error),
-                "choose a folder that you may write to with --out",
-            ) from error
     return evaluation
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the evaluation cannot be written to {out}",
+            error.strerror or str(error),
+            "choose a folder that you may write to with --out",
+        ) from error
 
 
 def _chosen(planes: tuple[int, ...], frames: int | None) -> list[int]:
@@ -110,10 +117,45 @@ def _chosen(planes: tuple[int, ...], frames: int | None) -> list[int]:
     return [planes[round(float(position))] for position in at]
 
 
-def _frame_figures(movie: Movie, plane: int) -> dict[str, dict[str, float | None]]:
-    truth = movie.truth(plane)
-    regions = signal_and_background(truth)
+def _measured(
+    movie: Movie, planes: Sequence[int], on_frame: Callable[[int, int], object]
+) -> tuple[list[int], Figures]:
+    """Measure the planes whose truth shows something; the others are counted by the movie."""
+    names = (*movie.baselines, *movie.restored_names)
+    figures: Figures = {name: {m.key: [] for m in METRICS} for name in names}
+    kept = []
+    for done, plane in enumerate(planes, start=1):
+        truth = movie.truth(plane)
+        regions = _regions(truth)
+        if regions is None:
+            movie.leave_out("truth without structure")
+        else:
+            kept.append(plane)
+            for name, found in _frame_figures(movie, plane, truth, regions).items():
+                for key, value in found.items():
+                    figures[name][key].append(value)
+        on_frame(done, len(planes))
+    if not kept:
+        raise UsageError(
+            f"{movie.files.truth} cannot be compared with",
+            "it shows nothing in any of the frames that were looked at",
+            "give the ground truth of a field with structures",
+        )
+    return kept, figures
 
+
+def _regions(truth: Pixels) -> tuple[Mask, Mask] | None:
+    """Find where there is something and where nothing; None where the truth is flat."""
+    if flat(truth):
+        return None
+    signal, background = signal_and_background(truth)
+    enough = min(np.count_nonzero(signal), np.count_nonzero(background)) > 1
+    return (signal, background) if enough else None
+
+
+def _frame_figures(
+    movie: Movie, plane: int, truth: Pixels, regions: tuple[Mask, Mask]
+) -> dict[str, dict[str, float | None]]:
     def measured(image: Pixels) -> dict[str, float | None]:
         close = fidelity(image, truth)
         scaled = resolution_scaled_error(image, truth)
@@ -141,7 +183,7 @@ def _evaluation(
     files: MovieFiles,
     movie: Movie,
     planes: list[int],
-    figures: dict[str, dict[str, list[float | None]]],
+    figures: Figures,
 ) -> Evaluation:
     names = (*movie.baselines, *movie.restored_names)
     return Evaluation(
@@ -152,7 +194,7 @@ def _evaluation(
         truth=str(files.truth),
         restored=[str(path) for path in files.restored],
         pixel_size_nm=movie.pixel_size_nm,
-        frames_in_movie=len(movie.planes) + sum(movie.left_out.values()),
+        frames_in_movie=movie.frames,
         frame_indices=[movie.index(plane) for plane in planes],
         frames_left_out=movie.left_out,
         test=TEST,

@@ -20,6 +20,9 @@ from pssr_live.record.run_folder import RunFolder
 
 __all__ = ["Movie", "MovieFiles", "upsample"]
 
+RESTORED = re.compile(r"restored by (.+?)(?: \(.*)?$")
+"""How the recorder names a stack that a model made."""
+
 WINDOW = 5
 """Frames of the average that a restoration has to beat, as many as the multi-frame model sees."""
 
@@ -103,6 +106,8 @@ class Movie:
         Positions that can be evaluated.
     left_out : dict of str to int
         How many are not, by reason.
+    frames : int
+        Of the movie.
 
     Raises
     ------
@@ -113,12 +118,14 @@ class Movie:
     """
 
     def __init__(self, files: MovieFiles) -> None:
+        self.files = files
         with ExitStack() as opening:
             self._raw = opening.enter_context(StackReader(files.raw))
             self._truth = opening.enter_context(StackReader(files.truth))
             self._restored = tuple(
                 opening.enter_context(StackReader(path)) for path in files.restored
             )
+            self._refuse_predicted_truth()
             self._check_sizes()
             self.restored_names = _names(self._restored)
             self.pixel_size_nm = self._pixel_size_nm()
@@ -152,8 +159,32 @@ class Movie:
         return self._raw_plane(plane)
 
     def truth(self, plane: int) -> Pixels:
-        """Read a plane of ground truth, ``(scale·H, scale·W)``."""
-        return self._truth.read(plane)
+        """Read a plane of ground truth, ``(scale·H, scale·W)``; a single one serves all frames."""
+        return self._finite(self._truth, 0 if self._still else plane, plane)
+
+    @property
+    def _still(self) -> bool:
+        return len(self._truth) == 1
+
+    @property
+    def frames(self) -> int:
+        """Raw planes of the movie."""
+        return len(self._raw)
+
+    def leave_out(self, why: str) -> None:
+        """Count one of `planes` that cannot be evaluated after all."""
+        self.left_out[why] = self.left_out.get(why, 0) + 1
+
+    def _finite(self, stack: StackReader, at: int, plane: int) -> Pixels:
+        """Read a plane and refuse pixels that no metric can take."""
+        pixels = stack.read(at)
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise UsageError(
+                f"{stack.path}, frame {self.index(plane)}",
+                "it has pixels that are not finite",
+                "replace them (Fiji: Process > Math > NaN Background)",
+            )
+        return pixels
 
     def methods(self, plane: int) -> dict[str, Pixels]:
         """Make or read what each method gives for one plane.
@@ -178,7 +209,7 @@ class Movie:
             )
         )
         for name, stack in zip(self.restored_names, self._restored, strict=True):
-            images[name] = stack.read(plane)
+            images[name] = self._finite(stack, plane, plane)
         return images
 
     @property
@@ -193,7 +224,8 @@ class Movie:
             if rest or scale < 1 or stack.shape[1:] != size:
                 raise UsageError(
                     f"{stack.path} does not fit {self._raw.path}",
-                    f"planes of {stack.shape[1:]} pixels, raw ones of {self._raw.shape[1:]}",
+                    f"planes of {stack.shape[1:]} pixels, truth of {self._truth.shape[1:]}, "
+                    f"raw ones of {self._raw.shape[1:]}",
                     "give restored frames and truth of one size, a multiple of the raw one",
                 )
 
@@ -207,9 +239,10 @@ class Movie:
     def _sort_planes(self) -> tuple[tuple[int, ...], dict[str, int]]:
         """Keep planes whose five-frame window is whole, in every restoration."""
         longest = len(self._raw)
-        for stack in (self._truth, *self._restored):
+        paired = self._restored if self._still else (self._truth, *self._restored)
+        for stack in paired:
             self._check_indices(stack)
-        shortest = min(len(stack) for stack in (self._raw, self._truth, *self._restored))
+        shortest = min(len(stack) for stack in (self._raw, *paired))
         indices = list(self._raw.indices)
         reach = WINDOW // 2
         usable, why = [], Counter[str]()
@@ -233,7 +266,22 @@ class Movie:
             )
         return tuple(usable), dict(why)
 
+    def _refuse_predicted_truth(self) -> None:
+        if RESTORED.match(self._truth.name):
+            raise UsageError(
+                f"{self._truth.path} is no ground truth",
+                "a model restored it: its pixels are predictions",
+                "give frames that were scanned at full sampling, or simulated",
+            )
+
     def _check_indices(self, stack: StackReader) -> None:
+        # A stack of ours says which frame a plane is of; one of another program has to be as long.
+        if len(stack) > len(self._raw) and stack.infos[len(self._raw)] is None:
+            raise UsageError(
+                f"{stack.path} does not belong to {self._raw.path}",
+                f"it has {len(stack)} planes, more than the {len(self._raw)} raw ones",
+                "give stacks of one movie, one plane for each raw frame",
+            )
         for raw, other in zip(self._raw.infos, stack.infos, strict=False):
             if raw is not None and other is not None and raw.index != other.index:
                 raise UsageError(
@@ -274,7 +322,7 @@ def upsample(image: Pixels, scale: int) -> Floats:
 def _names(stacks: tuple[StackReader, ...]) -> tuple[str, ...]:
     names: list[str] = []
     for stack in stacks:
-        model = re.match(r"restored by (.+?)(?: \(.*)?$", stack.name)
+        model = RESTORED.match(stack.name)
         name = model[1] if model else stack.path.name.removesuffix(".tif").removesuffix(".ome")
         again = sum(other == name or other.startswith(f"{name} (") for other in names)
         names.append(f"{name} ({again + 1})" if again else name)

@@ -70,7 +70,7 @@ def match_intensities(image: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
     """
     pixels, target = same_shape(image, truth)
     low, high = np.percentile(target, [LOW_PERCENT, HIGH_PERCENT])
-    if high <= low:
+    if not low < high:
         raise UsageError(
             "nothing can be compared with this ground truth", "it is flat", "leave the frame out"
         )
@@ -80,6 +80,12 @@ def match_intensities(image: Pixels, truth: Pixels) -> tuple[Floats, Floats]:
     variance = float(np.square(pixels).mean())
     factor = float((pixels * target).mean()) / variance if variance > 0 else 0.0
     return factor * pixels, target
+
+
+def flat(truth: Pixels) -> bool:
+    """Say whether a ground truth has no structure that `match_intensities` could match to."""
+    low, high = np.percentile(truth, [LOW_PERCENT, HIGH_PERCENT])
+    return not low < high
 
 
 def fidelity(image: Pixels, truth: Pixels) -> Fidelity:

@@ -86,7 +86,7 @@ def fourier_ring_correlation(
     Biol. 333, 721 (2003); half-bit: van Heel & Schatz, J. Struct. Biol. 151, 250 (2005).
     """
     one, two = same_shape(first, second)
-    if min(one.shape) < SMALLEST or not pixel_size_nm > 0:
+    if min(one.shape) < SMALLEST or not 0 < pixel_size_nm < np.inf:
         raise UsageError(
             "the Fourier ring correlation cannot be computed",
             f"the images have {one.shape} pixels of {pixel_size_nm} nm",

@@ -29,11 +29,14 @@ def as_floats(image: Pixels) -> Floats:
     UsageError
         It is no grey image, or has pixels that are not finite.
     """
-    floats = np.asarray(image, np.float64)
-    if floats.ndim != 2 or floats.size == 0:
+    pixels = np.asarray(image)
+    if pixels.ndim != 2 or pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise UsageError(
-            "this is no image", f"its shape is {floats.shape}", "give one grey plane (H, W)"
+            "this is no image",
+            f"its shape is {pixels.shape} and its pixels are {pixels.dtype}",
+            "give one grey plane (H, W)",
         )
+    floats = pixels.astype(np.float64)
     if not np.isfinite(floats).all():
         raise UsageError(
             "this image cannot be measured", "it has pixels that are not finite", "mask them first"

@@ -31,7 +31,8 @@ def bleaching_curve(
     first : int
         How many frames at the start count as 1.
     region : ndarray, shape (H, W), bool, optional
-        Where to measure; by default everywhere.
+        Where to measure; by default everywhere. Of other dtypes, such as masks of 0 and 255, what
+        is not 0 counts.
 
     Returns
     -------
@@ -47,6 +48,8 @@ def bleaching_curve(
     -----
     The usual normalisation of photobleaching curves.
     """
+    if region is not None:
+        region = np.asarray(region, bool)
     means = []
     for plane in planes:
         pixels = as_floats(plane)
@@ -58,7 +61,7 @@ def bleaching_curve(
             )
         means.append(float(pixels.mean() if region is None else pixels[region].mean()))
     curve = np.asarray(means) - background
-    if first < 1 or len(curve) < first or curve[:first].mean() <= 0:
+    if first < 1 or len(curve) < first or not 0 < curve[:first].mean() < np.inf:
         raise UsageError(
             "the bleaching curve cannot be normalised",
             f"of {len(curve)} frames the first {first} are not brighter than {background:g}",
@@ -107,7 +110,7 @@ def kymograph(
     frame a row.
     """
     length = float(np.hypot(end[0] - start[0], end[1] - start[1]))
-    if length == 0 or width < 1:
+    if not 0 < length < np.inf or width < 1:
         raise UsageError(
             "there is no kymograph of this line",
             f"it is {length:g} pixels long and {width} wide",
@@ -121,7 +124,8 @@ def kymograph(
         start[axis] + along[axis] * steps[:, None] + across[axis] * lanes[None, :]
         for axis in (0, 1)
     )
-    return np.array([_sampled(as_floats(plane), rows, columns).mean(axis=1) for plane in planes])
+    profiles = [_sampled(as_floats(plane), rows, columns).mean(axis=1) for plane in planes]
+    return np.array(profiles).reshape(-1, len(steps))
 
 
 def _sampled(pixels: Floats, rows: Floats, columns: Floats) -> Floats:

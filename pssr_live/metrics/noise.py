@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -64,12 +65,14 @@ def signal_to_noise(image: Pixels, signal: Mask, background: Mask) -> float:
     image : ndarray, shape (H, W)
         Any dtype.
     signal, background : ndarray, shape (H, W), bool
-        Where the structures are, and where nothing is; see `signal_and_background`.
+        Where the structures are, and where nothing is; see `signal_and_background`. Of other
+        dtypes, such as masks of 0 and 255, what is not 0 counts.
 
     Returns
     -------
     float
-        Infinite if the background has no variation at all.
+        Infinite, with the sign of the contrast, if the background has no variation at all; not a
+        number if there is no contrast either.
 
     Raises
     ------
@@ -84,6 +87,7 @@ def signal_to_noise(image: Pixels, signal: Mask, background: Mask) -> float:
     are not claimed to be comparable with the paper's.
     """
     pixels = as_floats(image)
+    signal, background = np.asarray(signal, bool), np.asarray(background, bool)
     for name, region in (("signal", signal), ("background", background)):
         if region.shape != pixels.shape or np.count_nonzero(region) < 2:
             raise UsageError(
@@ -93,4 +97,4 @@ def signal_to_noise(image: Pixels, signal: Mask, background: Mask) -> float:
             )
     contrast = float(pixels[signal].mean() - pixels[background].mean())
     noise = float(pixels[background].std(ddof=1))
-    return contrast / noise if noise > 0 else float("inf")
+    return contrast / noise if noise > 0 else contrast * math.inf

@@ -28,7 +28,7 @@ class ResolutionScaled:
     rse : float
         Resolution-scaled error: root mean squared difference, in the reference's intensities.
     rsp : float
-        Resolution-scaled Pearson correlation, −1 to 1.
+        Resolution-scaled Pearson correlation, −1 to 1; 0 for an image without structure.
     factor, offset : float
         What the image's intensities are multiplied by and what is added then.
     sigma_px : float
@@ -68,7 +68,7 @@ def resolution_scaled_error(image: Pixels, reference: Pixels) -> ResolutionScale
     Raises
     ------
     UsageError
-        The sizes do not fit, an image is flat, or SciPy is not installed.
+        The sizes do not fit, the reference is flat, or SciPy is not installed.
 
     Notes
     -----
@@ -82,10 +82,8 @@ def resolution_scaled_error(image: Pixels, reference: Pixels) -> ResolutionScale
     pixels, coarse = as_floats(image), as_floats(reference)
     magnification = _magnification(pixels, coarse)
     target = _magnified(coarse, magnification)
-    if np.ptp(pixels) == 0 or np.ptp(target) == 0:
-        raise UsageError(
-            "resolution-scaled error", "the image or its reference is flat", "leave the frame out"
-        )
+    if np.ptp(target) == 0:
+        raise UsageError("resolution-scaled error", "the reference is flat", "leave the frame out")
 
     def blurred(sigma: float) -> Floats:
         return np.asarray(gaussian_filter(pixels, sigma))
@@ -106,7 +104,7 @@ def resolution_scaled_error(image: Pixels, reference: Pixels) -> ResolutionScale
     covariance = float(((scaled - scaled.mean()) * (target - target.mean())).mean())
     return ResolutionScaled(
         rse=rse,
-        rsp=covariance / spread if spread > 0 else 0.0,
+        rsp=max(-1.0, min(covariance / spread, 1.0)) if spread > 0 else 0.0,
         factor=factor,
         offset=offset,
         sigma_px=sigma,

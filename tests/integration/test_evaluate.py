@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -262,6 +262,86 @@ def test_what_does_not_belong_together_is_refused(files: MovieFiles, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
+def stack_of_another_program(path: Path, planes: Planes) -> Path:
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata={"axes": "TYX"})
+    return path
+
+
+def test_a_truth_of_one_plane_serves_all_frames_of_a_sample_that_stands_still(
+    files: MovieFiles, tmp_path: Path, no_plots: None
+) -> None:
+    _, truth = movie()
+    one = stack_of_another_program(tmp_path / "high.ome.tif", truth[4:5])
+    found = evaluate(MovieFiles(files.raw, files.restored, one), tmp_path / "out")
+    assert found.frame_indices == [2, 3, 4, 5, 6, 7]
+    psnr = found.methods[2].per_frame["psnr_db"]
+    best = [value or 0 for value in psnr]
+    assert best.index(max(best)) == 2  # frame 4: the sample does move here
+
+
+def test_longer_stacks_that_do_not_say_which_frames_they_show_are_refused(
+    files: MovieFiles, tmp_path: Path
+) -> None:
+    _, truth = movie(frames=12)
+    long = stack_of_another_program(tmp_path / "long.ome.tif", truth)
+    with pytest.raises(UsageError, match=r"long.ome.tif .*12 planes, more than the 10 raw ones"):
+        evaluate(MovieFiles(files.raw, files.restored, long), tmp_path / "out")
+
+
+def test_a_restored_stack_is_no_truth(files: MovieFiles, tmp_path: Path) -> None:
+    _, truth = movie()
+    info = StreamInfo("a test", 96, 96, truth.dtype, 16, 0.0425, 100.0, "mito")
+    predicted = tmp_path / "predicted.ome.tif"
+    stack = StackWriter(
+        predicted, replace(raw_stack(info, datetime.now(UTC), {}), name="restored by a_mf 1.0.0")
+    )
+    for position, plane in enumerate(truth):
+        stack.put(position, plane, PlaneInfo(position, position * 1000))
+    stack.close()
+    with pytest.raises(UsageError, match=r"is no ground truth: a model restored it"):
+        evaluate(MovieFiles(files.raw, files.restored, predicted), tmp_path / "out")
+
+
+def test_frames_whose_truth_shows_nothing_are_left_out_and_counted(
+    files: MovieFiles, tmp_path: Path, no_plots: None
+) -> None:
+    _, truth = movie()
+    truth[4] = 100
+    gap = write(tmp_path / "gap.ome.tif", truth)
+    found = evaluate(MovieFiles(files.raw, files.restored, gap), tmp_path / "out")
+    assert found.frame_indices == [2, 3, 5, 6, 7]
+    assert found.frames_left_out == {"edge of the movie": 4, "truth without structure": 1}
+    assert found.frames_in_movie == FRAMES
+    assert "frames:    5 of the 5 that can be evaluated" in tables(found)
+    truth[:] = 100
+    black = write(tmp_path / "black.ome.tif", truth)
+    with pytest.raises(UsageError, match=r"black.ome.tif .* shows nothing in any"):
+        evaluate(MovieFiles(files.raw, files.restored, black), tmp_path / "out")
+
+
+def test_a_restored_frame_without_structure_is_measured_and_drawn(
+    files: MovieFiles, tmp_path: Path
+) -> None:
+    _, truth = movie()
+    truth[5] = 0  # the frame that the example shows, too
+    flat = write(tmp_path / "flat.ome.tif", truth)
+    found = evaluate(MovieFiles(files.raw, (flat,), files.truth), tmp_path / "out")
+    assert found.methods[2].per_frame["rsp"][3] == 0
+    assert found.methods[2].per_frame["snr"][3] is None
+    assert (tmp_path / "out" / "error_map.png").is_file()
+
+
+def test_pixels_that_are_not_finite_are_said_with_file_and_frame(
+    files: MovieFiles, tmp_path: Path
+) -> None:
+    _, truth = movie()
+    broken = truth.astype(np.float32)
+    broken[6, 3, 3] = np.nan
+    nan = stack_of_another_program(tmp_path / "nan.ome.tif", broken)
+    with pytest.raises(UsageError, match=r"nan.ome.tif, frame 6: it has pixels that are not"):
+        evaluate(MovieFiles(files.raw, (nan,), files.truth), tmp_path / "out")
+
+
 def test_missing_stacks_are_said_so(files: MovieFiles, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no ground truth is given; give --truth FILE"):
         MovieFiles.find(None, files.raw, files.restored, None)
@@ -274,7 +354,7 @@ def test_missing_stacks_are_said_so(files: MovieFiles, tmp_path: Path) -> None:
 def test_an_output_folder_that_cannot_be_made_is_said_so(files: MovieFiles, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose a folder that you may write to with --out"):
-        evaluate(files, tmp_path / "file", frames=1)
+        evaluate(files, tmp_path / "file", on_frame=lambda *_: pytest.fail("measured first"))
 
 
 def test_the_example_in_the_documentation_runs(files: MovieFiles) -> None:

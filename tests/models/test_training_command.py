@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,17 +25,19 @@ from pssr_live.engine.restore import Restorer  # noqa: E402
 from pssr_live.errors import PssrLiveError, StorageError, UsageError  # noqa: E402
 from pssr_live.frames import Frame, Window  # noqa: E402
 from pssr_live.model import read_package  # noqa: E402
+from pssr_live_models.crappify import find_crappifier  # noqa: E402
 from pssr_live_models.export import Description  # noqa: E402
 from pssr_live_models.paper_network import PaperNetwork  # noqa: E402
-from pssr_live_models.train import Recipe  # noqa: E402
-from pssr_live_models.training import command  # noqa: E402
+from pssr_live_models.training import command, losses, packages  # noqa: E402
 from pssr_live_models.training.command import Trained, train_model  # noqa: E402
 from pssr_live_models.training.display import Display  # noqa: E402
+from pssr_live_models.training.loop import Progress  # noqa: E402
+from pssr_live_models.training.material import material_of_movies  # noqa: E402
 from pssr_live_models.training.packages import write_model  # noqa: E402
-from pssr_live_models.training.presets import PRESETS  # noqa: E402
+from pssr_live_models.training.presets import PRESETS, layer_groups  # noqa: E402
 from pssr_live_models.training.previews import preview_steps  # noqa: E402
 from pssr_live_models.training.samples import Region  # noqa: E402
-from pssr_live_models.training.wanted import Wanted  # noqa: E402
+from pssr_live_models.training.wanted import Wanted, crops_of, recipe  # noqa: E402
 from pssr_live_models.training.weights import network_of  # noqa: E402
 from tests.models.small_packages import package as small_package  # noqa: E402
 
@@ -181,7 +184,7 @@ class TestTraining:
         assert signal.getsignal(signal.SIGINT) is before
         assert not (wanted.out / "manifest.json").exists()
 
-        with pytest.raises(PssrLiveError, match=r"other options \(seed\)"):
+        with pytest.raises(PssrLiveError, match=r"other options \(seed: 0, now 1\)"):
             train(replace(wanted, seed=1))
 
         trained, shown = train(wanted)
@@ -196,6 +199,21 @@ class TestTraining:
         assert "training" in shown.getvalue()
         assert "30/100" in shown.getvalue()
         assert "loss 0.2500" in shown.getvalue()
+
+    def test_names_steps_and_figures_can_be_read_in_eighty_columns(self) -> None:
+        shown = io.StringIO()
+        name = "2026-03-01_neurons_mito_field_12_63x_42nm_per_pixel_averaged_8_times.ome.tif"
+        with Display(Console(file=shown, width=80, force_terminal=True)) as display:
+            display.reading(name, 1250, 3000)
+            display.refresh()
+            display.reading(name, 3000, 3000)
+            display.validated(Progress(10_750, 22_000, 0.3, 0.4, 0.4, -0.001))
+            display.stepped(10_940, 22_000, 0.25)
+            display.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue()).splitlines()
+        assert any("reading 2026-03-01_neurons" in line and "1250/3000" in line for line in lines)
+        told = "10940/22000 loss 0.2500, +0.00 dB over bilinear"
+        assert any(told in line and len(line) <= 80 for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +281,8 @@ class TestFineTuning:
             ({"crappifier": "physical"}, "undersampled already"),
             ({"movies": [Path("more.tif")]}, "both movies and recordings"),
             ({"truth": []}, "each recording needs its ground truth"),
+            ({"undersampled": [Path("none.tif")]}, "none.tif: there is no such file"),
+            ({"truth": [Path()]}, "there is no such file"),
         ],
     )
     def test_what_does_not_fit_is_refused(
@@ -288,6 +308,7 @@ class TestRefusals:
             ({"crop": 40}, "give --crop 24 or less"),
             ({"steps": 0}, "--steps 0"),
             ({"rate": float("nan")}, "--rate nan"),
+            ({"rate": float("inf")}, "--rate inf"),
             ({"name": "My model"}, "other signs than"),
             ({"out": Path("My model")}, "give --name"),
             ({"crappifier": "none_such"}, "none_such"),
@@ -313,6 +334,37 @@ class TestRefusals:
         with pytest.raises(UsageError, match="--pixel-size"):
             train(Wanted(out=tmp_path / "new_mf", movies=[tmp_path / "plain.tif"], **TINY))
 
+    @pytest.mark.parametrize("below", [False, True])
+    def test_a_file_in_the_place_of_the_folder_is_refused(
+        self, movies: Path, tmp_path: Path, below: bool
+    ) -> None:
+        file = tmp_path / "taken_mf"
+        file.write_text("precious")
+        out = file / "cells_mf" if below else file
+        with pytest.raises(StorageError) as refused:
+            train(Wanted(out=out, movies=[movies], **TINY))
+        assert "\n" not in str(refused.value)
+        assert file.read_text() == "precious"
+
+    def test_a_disk_that_is_full_at_the_end_is_one_line_and_leaves_the_checkpoint(
+        self, movies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_what: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(packages, "write_package", full)
+        wanted = Wanted(out=tmp_path / "cells_mf", movies=[movies], **{**TINY, "steps": 1})
+        with pytest.raises(StorageError, match=r"cells_mf: No space left.*same command"):
+            train(wanted)
+        assert (wanted.out / "training" / "checkpoint.pt").is_file()
+
+    @pytest.mark.parametrize("frames", [1, 5])
+    def test_movies_that_show_nothing_are_refused(self, tmp_path: Path, frames: int) -> None:
+        save(tmp_path / "black.ome.tif", np.full((frames, 272, 96), 9, np.uint16), 0.042)
+        wanted = Wanted(out=tmp_path / "new_mf", movies=[tmp_path / "black.ome.tif"], **TINY)
+        with pytest.raises(UsageError, match=r"black\.ome\.tif.* equally bright everywhere"):
+            train(wanted)
+
     def test_a_model_that_was_not_trained_here_is_not_overwritten(
         self, movies: Path, tmp_path: Path
     ) -> None:
@@ -321,10 +373,60 @@ class TestRefusals:
             train(Wanted(out=package, movies=[movies], **TINY))
 
 
-def test_lite_is_the_recipe_of_the_shipped_models() -> None:
-    shipped, lite = Recipe(), PRESETS["lite"]
-    assert (lite.steps, lite.batch, lite.crops) == (shipped.steps, shipped.batch, (shipped.crop,))
-    assert lite.rate == shipped.rate
+class TestRecipes:
+    """What the documentation and the paper's tables say of each preset."""
+
+    def test_lite(self) -> None:
+        lite = PRESETS["lite"]
+        assert (lite.network, lite.frames, lite.crappifier) == ("light", 5, "physical")
+        assert (lite.steps, lite.batch, lite.crops, lite.rate) == (22_000, 8, (48,), 1.5e-3)
+        assert lite.loss is losses.share_of_variance
+        assert lite.averaging is not None
+
+    def test_paper_has_the_papers_loss_rate_batch_and_epochs(self) -> None:
+        paper = PRESETS["paper"]
+        assert (paper.network, paper.frames) == ("paper", 5)
+        assert paper.crappifier == "paper-fluorescence"
+        assert (paper.rate, paper.batch, paper.crops) == (4e-4, 8, (128,))
+        assert paper.steps * paper.batch == 50 * 3_000
+        assert paper.loss is losses.mean_squared
+        assert (paper.augmentation.rotation_deg, paper.averaging) == (10, None)
+
+    def test_em_learns_from_crops_of_growing_size_with_a_cycle_each(
+        self, tmp_path: Path, movies: Path
+    ) -> None:
+        em = PRESETS["em"]
+        assert (em.network, em.frames, em.crappifier) == ("paper", 1, "paper-em")
+        assert (em.rate, em.crops, em.steps * em.batch) == (4e-4, (32, 64, 128), 80_000)
+        assert em.loss is losses.mean_squared
+        material = material_of_movies(
+            [movies],
+            tmp_path,
+            find_crappifier(em.crappifier),
+            1,
+            em.augmentation,
+            seed=0,
+            on_plane=lambda *_at: None,
+        )
+        wanted = Wanted(out=tmp_path, movies=[movies], crop=24)
+        assert crops_of(em, wanted, material) == (8, 12, 24)
+
+    def test_discriminative_rates_are_slow_in_the_encoder_and_cover_all_layers(self) -> None:
+        with torch.device("meta"):
+            network = PaperNetwork(1)
+        encoder, middle, decoder = layer_groups(network, slow=True)
+        assert [factor for _, factor in (encoder, middle, decoder)] == [1 / 10, 1 / 3, 1]
+        grouped = [id(one) for group, _ in (encoder, middle, decoder) for one in group]
+        assert sorted(grouped) == sorted(id(one) for one in network.parameters())
+        assert encoder[0][0] is next(network.parameters())
+        assert {factor for _, factor in layer_groups(network, slow=False)} == {1}
+
+    @pytest.mark.parametrize("name", ["lite", "paper", "em"])
+    def test_asking_for_the_squared_error_changes_nothing(self, name: Any) -> None:
+        asked = {"out": Path("out"), "preset": name}
+        assert recipe(Wanted(**asked, loss="mse"), None) == recipe(Wanted(**asked), None)
+        preset, _ = recipe(Wanted(**asked, loss="charbonnier"), None)
+        assert preset.loss is losses.charbonnier
 
 
 @pytest.mark.slow

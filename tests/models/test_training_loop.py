@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pssr_live.errors import PssrLiveError, StorageError  # noqa: E402
+from pssr_live.errors import PssrLiveError, StorageError, UsageError  # noqa: E402
 from pssr_live_models.dataset import Batch  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
 from pssr_live_models.training.loop import Loop, Stage, rate_at  # noqa: E402
@@ -107,7 +107,7 @@ def test_the_best_weights_are_kept(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_other_options_is_refused_and_says_which(tmp_path: Path) -> None:
     loop(tmp_path / "last.pt").advance(1)
-    with pytest.raises(PssrLiveError, match=r"other options \(seed\).*another --out"):
+    with pytest.raises(UsageError, match=r"other options \(seed: 0, now 1\).*another --out"):
         loop(tmp_path / "last.pt", options={**OPTIONS, "seed": 1})
 
 
@@ -134,6 +134,21 @@ def test_a_checkpoint_is_the_old_one_until_the_new_one_is_complete(
         training.advance(2)
     assert (tmp_path / "last.pt").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_is_said_in_the_systems_words_not_in_torchs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_state: object, _file: Any) -> None:
+        try:
+            raise OSError(28, "No space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StorageError, match=r"No space left on device; free space, or another"):
+        loop(tmp_path / "last.pt").advance(1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loss_that_is_no_number_stops_the_training_with_one_line(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_an_image_without_structure_is_as_good_as_the_truths_mean() -> None:
         (np.full_like(TRUTH, np.nan), TRUTH, "not finite"),
         (TRUTH[:6, :6], TRUTH[:6, :6], "smaller than its window"),
         (TRUTH[0], TRUTH[0], "window|shape"),
+        (TRUTH + 1j, TRUTH, "its pixels are complex128"),
     ],
 )
 def test_images_that_cannot_be_compared_are_refused(image: Image, truth: Image, why: str) -> None:
@@ -151,6 +152,20 @@ def test_snr_of_a_background_without_any_noise_is_infinite() -> None:
     image = np.zeros((8, 8))
     image[:2] = 1
     assert signal_to_noise(image, image > 0, image == 0) == np.inf
+
+
+def test_snr_of_an_image_without_contrast_or_noise_is_no_number() -> None:
+    signal, background = TRUTH > 300, TRUTH < 150
+    assert np.isnan(signal_to_noise(np.full_like(TRUTH, 5), signal, background))
+    assert signal_to_noise(np.where(signal, 0.0, 5.0), signal, background) == -np.inf
+
+
+def test_masks_of_0_and_255_are_taken_as_regions_not_as_indices() -> None:
+    signal, background = TRUTH > 300, TRUTH < 150
+    masks = [(255 * region).astype(np.uint8) for region in (signal, background)]
+    assert signal_to_noise(NOISY, *masks) == signal_to_noise(NOISY, signal, background)
+    curve = bleaching_curve([TRUTH, TRUTH / 2], background=0, first=1, region=masks[0])
+    assert curve == pytest.approx([1, 0.5])
 
 
 def test_signal_and_background_are_found_in_the_truth() -> None:
@@ -251,6 +266,8 @@ def test_frc_refuses_small_images_and_impossible_pixels() -> None:
         fourier_ring_correlation(TRUTH[:16], TRUTH[:16], 42)
     with pytest.raises(UsageError, match="pixel size above 0"):
         fourier_ring_correlation(TRUTH, TRUTH, 0)
+    with pytest.raises(UsageError, match="pixel size above 0"):
+        fourier_ring_correlation(TRUTH, TRUTH, float("inf"))
 
 
 # --- resolution-scaled error
@@ -305,6 +322,12 @@ def test_a_reference_of_another_size_or_without_structure_is_refused() -> None:
         resolution_scaled_error(TRUTH, np.ones_like(TRUTH))
 
 
+def test_an_image_without_structure_is_as_wrong_as_the_reference_varies() -> None:
+    found = resolution_scaled_error(np.full_like(TRUTH, 7), TRUTH)
+    assert found.rse == pytest.approx(TRUTH.std())
+    assert found.rsp == 0
+
+
 # --- over time
 
 
@@ -336,7 +359,10 @@ def test_a_bleaching_curve_of_a_region() -> None:
         bleaching_curve(planes, background=0, region=~np.ones((4, 6), bool))
 
 
-@pytest.mark.parametrize("arguments", [{"background": 500}, {"background": 0, "first": 9}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"background": 500}, {"background": 0, "first": 9}, {"background": float("nan")}],
+)
 def test_a_bleaching_curve_that_cannot_be_normalised_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="not brighter than"):
         bleaching_curve(decaying(5), **arguments)
@@ -371,6 +397,12 @@ def test_a_line_outside_the_frames_or_without_length_is_refused() -> None:
         kymograph([TRUTH], (10, 10), (10, 128))
     with pytest.raises(UsageError, match="two different points"):
         kymograph([TRUTH], (10, 10), (10, 10))
+    with pytest.raises(UsageError, match="nan pixels long"):
+        kymograph([TRUTH], (10, 10), (10, float("nan")))
+
+
+def test_a_kymograph_of_no_frames_has_the_lines_length() -> None:
+    assert kymograph([], (10, 10), (10, 20)).shape == (0, 11)
 
 
 # --- the daemon stays small

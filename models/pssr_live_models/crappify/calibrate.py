@@ -14,7 +14,7 @@ from pssr_live.errors import UsageError
 from pssr_live_models.crappify.crappifier import Crappifier, Fit, full_sampling
 from pssr_live_models.crappify.match import match
 from pssr_live_models.crappify.noise import FEWEST_FRAMES, Line, Noise, differences, noise_levels
-from pssr_live_models.crappify.spectra import fitted_blur, power_spectrum, scanned
+from pssr_live_models.crappify.spectra import fitted_blur, looked_at, power_spectrum, scanned
 from pssr_live_models.crappify.steps import (
     SCALE,
     Blur,
@@ -106,16 +106,8 @@ def calibrate(
     units = _units(high_resolution)
     found = differences(frames)
     levels = noise_levels(found)
-    line = levels.variance_line()
-    if line.slope < CERTAIN * line.slope_error:
-        raise _refusal(
-            "their noise does not grow with brightness",
-            "give frames as the detector delivers them, of a field with bright and dark places",
-        )
-    possible = _offsets(levels, line)
-    if offset is not None:
-        _check_offset(offset, possible, line)
-    dark = _offset(levels, line, possible) if offset is None else offset
+    line = _rising_line(levels)
+    dark, possible = _offset(levels, line, offset)
     blur, blur_error = _blur(frames, line, units)
     lights = [_light(movie, line, dark, units, blur) for movie in frames]
     steps = _steps(frames[0].dtype, line, dark, blur, lights)
@@ -124,7 +116,7 @@ def calibrate(
     fitted = Crappifier(name=name, pixel_size_um=pixel_size_um, steps=steps)
     fit = replace(
         match(fitted, found, levels, line, frames, high_resolution),
-        offset_range=possible if offset is None else None,
+        offset_range=possible,
         blur_error=blur_error,
     )
     _warn(fit)
@@ -198,12 +190,33 @@ def _units(movies: Sequence[Image]) -> list[Image]:
     return units
 
 
-def _offsets(levels: Noise, line: Line) -> tuple[float, float]:
-    """Bound the offset: the read noise's variance and the darkest level's light are at least 0."""
-    return line.zero, max(line.zero, float(levels.brightness.min()))
+def _rising_line(levels: Noise) -> Line:
+    """Fit the noise's variance against brightness, and refuse a line that does not rise."""
+    line = levels.variance_line()
+    if line.slope < CERTAIN * line.slope_error:
+        raise _refusal(
+            "their noise does not grow with brightness",
+            "give frames as the detector delivers them, of a field with bright and dark places "
+            "that moves little",
+        )
+    return line
 
 
-def _offset(levels: Noise, line: Line, possible: tuple[float, float]) -> float:
+def _offset(
+    levels: Noise, line: Line, given: float | None
+) -> tuple[float, tuple[float, float] | None]:
+    """Take the offset that is given, or find it and the range that it is in.
+
+    The variance of the read noise and the light of the darkest level bound it.
+    """
+    possible = line.zero, max(line.zero, float(levels.brightness.min()))
+    if given is None:
+        return _likely_offset(levels, line, possible), possible
+    _check_offset(given, possible, line)
+    return given, None
+
+
+def _likely_offset(levels: Noise, line: Line, possible: tuple[float, float]) -> float:
     """Find where the noise would have no third moment: the expected place, within the bounds."""
     third = levels.third_moment_line(line)
     if third.slope <= 0 or possible[1] - possible[0] < 1e-9 * abs(line.x - line.zero):
@@ -233,7 +246,7 @@ def _blur(
 ) -> tuple[float, float | None]:
     if not units:
         return 0.0, None
-    noise = float(np.mean([_noise_variance(line, movie) for movie in frames]))
+    noise = max(0.0, float(line.at(looked_at(frames))))
     return fitted_blur(power_spectrum(frames), noise, units)
 
 

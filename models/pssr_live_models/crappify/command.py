@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pssr_live.errors import UsageError
+from pssr_live.errors import StorageError, UsageError
 from pssr_live.settings import ReplaySettings, RunSettings
-from pssr_live.source import StreamInfo, make_source
+from pssr_live.source import make_source
 from pssr_live_models.crappify.calibrate import calibrate
 from pssr_live_models.crappify.crappifier import Crappifier
 from pssr_live_models.crappify.steps import SCALE, Blur, Detect, Image
+from pssr_live_models.training.czi import opened_czi
+from pssr_live_models.training.recordings import refuse_predictions
 
 __all__ = ["calibrate_files", "figures"]
 
@@ -27,7 +29,8 @@ PIXEL_TOLERANCE = 0.15
 @dataclass(frozen=True, slots=True)
 class _Recording:
     images: Image
-    info: StreamInfo
+    pixel_size_um: float | None
+    bits: int
 
 
 def calibrate_files(
@@ -44,7 +47,7 @@ def calibrate_files(
     ----------
     frames : sequence of Path
         Undersampled movies of one detector and setting, of any kind that the source ``replay``
-        takes; the first 100 frames are read, of a movie with gaps the longest part without.
+        takes, or CZI; the first 100 frames are read, of a movie with gaps the longest part without.
     out : Path
         TOML file to make, for ``pssr-live train --crappifier``; it must not exist.
     high_resolution : sequence of Path
@@ -65,29 +68,57 @@ def calibrate_files(
         The frames cannot be fitted, `out` exists, or the pixel sizes of frames and
         ``high_resolution`` are not as 4 to 1.
     SourceError, StorageError
-        A file cannot be read or written.
+        A file cannot be read, was restored by a model, or cannot be written.
     """
-    if out.exists():
-        raise UsageError(f"--out {out}", "it exists", "choose another name")
+    _check(out, pixel_size_um)
     movies = [_read(file) for file in frames]
     images = [_read(file) for file in high_resolution]
     if pixel_size_um is None and movies:
-        pixel_size_um = movies[0].info.pixel_size_um
+        pixel_size_um = movies[0].pixel_size_um
     for file, image in zip(high_resolution, images, strict=True):
-        _check_pixel_size(file, image.info.pixel_size_um, pixel_size_um)
+        _check_pixel_size(file, image.pixel_size_um, pixel_size_um)
     fitted = calibrate(
         [movie.images for movie in movies],
         [image.images for image in images],
         name=out.stem,
         offset=offset,
-        bits=max((movie.info.bits for movie in movies), default=None),
+        bits=max((movie.bits for movie in movies), default=None),
         pixel_size_um=pixel_size_um,
     )
     fitted.save(out)
     return figures(fitted)
 
 
+def _check(out: Path, pixel_size_um: float | None) -> None:
+    """Refuse before anything is read what would fail after the fit."""
+    if out.exists():
+        raise UsageError(f"--out {out}", "it exists", "choose another name")
+    if not out.absolute().parent.is_dir():
+        raise StorageError(
+            f"cannot write {out}",
+            "its folder does not exist",
+            "choose a file in a folder you may write to",
+        )
+    if pixel_size_um is not None and not 0 < pixel_size_um < float("inf"):
+        raise UsageError(
+            f"--pixel-size {pixel_size_um:g}",
+            "it is no size above 0",
+            "give the edge of a pixel in µm, such as 0.17",
+        )
+
+
 def _read(file: Path) -> _Recording:
+    return _read_czi(file) if file.suffix.lower() == ".czi" else _replay(file)
+
+
+def _read_czi(file: Path) -> _Recording:
+    with opened_czi(file) as czi:
+        positions = range(min(MOST_FRAMES, len(czi.planes)))
+        images = np.stack([czi.read(position) for position in positions])
+        return _Recording(images, czi.pixel_size_um, 8 * czi.dtype.itemsize)
+
+
+def _replay(file: Path) -> _Recording:
     """Read the longest part without gaps among the first frames of a movie."""
     parts: list[list[Image]] = []
     # The pace is of no interest; said, it need not be guessed with a warning.
@@ -95,6 +126,7 @@ def _read(file: Path) -> _Recording:
     settings = RunSettings(scope="replay", replay=replay)
     with closing(make_source(settings)) as source:
         info, last = source.open(), None
+        refuse_predictions(file)
         for count, frame in enumerate(source.frames(), start=1):
             if last is None or frame.index != last + 1:
                 parts.append([])
@@ -105,7 +137,7 @@ def _read(file: Path) -> _Recording:
                 break
     if not parts:
         raise UsageError(f"{file}", "it has no frames", "give movies")
-    return _Recording(np.stack(max(parts, key=len)), info)
+    return _Recording(np.stack(max(parts, key=len)), info.pixel_size_um, info.bits)
 
 
 def _check_pixel_size(file: Path, fine: float | None, coarse: float | None) -> None:
@@ -146,7 +178,8 @@ def figures(fitted: Crappifier) -> str:
         lowest, highest = detect.photons / detect.spread, detect.photons * detect.spread
         rates = f" ({lowest:.3g} to {highest:.3g} between movies)"
     if fit.blur_error is not None:
-        width = f"{blur.sigma:.2f} restored pixels (+{fit.blur_error:.2f} would hardly show)"
+        low, high = _possible_blurs(blur.sigma, fit.blur_error)
+        width = f"{blur.sigma:.2f} restored pixels ({low:.2f} to {high:.2f} are possible)"
     lines = [
         ("gain", f"{detect.gain:.4g} counts a photon (± {100 * fit.gain_error:.0f} %)"),
         ("offset", f"{detect.offset:.4g} counts ({offset})"),
@@ -164,3 +197,9 @@ def figures(fitted: Crappifier) -> str:
             ("histogram", f"{100 * fit.histogram_distance:.1f} % apart"),
         ]
     return "\n".join(f"{what:<20} {value}" for what, value in lines)
+
+
+def _possible_blurs(blur: float, error: float) -> tuple[float, float]:
+    """Range of two standard errors either way; the spectrum tells the square of the blur."""
+    square, twice = blur**2, 2 * ((blur + error) ** 2 - blur**2)
+    return max(0.0, square - twice) ** 0.5, (square + twice) ** 0.5

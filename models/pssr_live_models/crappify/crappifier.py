@@ -35,9 +35,10 @@ class Fit(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         Offsets that fit the mean-variance line with a read noise and a background of at least 0,
         counts; None where the offset was given.
     blur_error : float or None
-        How much more blur would hardly show in the power spectrum (one standard error), pixels of
-        the images at full sampling; None without such images. Large where the sample has no detail
-        finer than the frames' pixels.
+        How much more blur would hardly show in the power spectrum, pixels of the images at full
+        sampling; None without such images. It is the square of the blur that has a standard error,
+        ``(blur + blur_error)² - blur²``. Large where the sample has no detail finer than the
+        frames' pixels, and where the images show other places than the frames.
     noise_correlation : float
         How much neighbouring pixels change together from frame to frame, the larger of both axes;
         in crappified frames of a still sample they do not.
@@ -162,7 +163,9 @@ class Crappifier(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             file.write_bytes(text)
         except OSError as error:
             raise StorageError(
-                f"cannot write {file}", str(error), "choose a file in a folder you may write to"
+                f"cannot write {file}",
+                error.strerror or str(error),
+                "choose a file in a folder you may write to",
             ) from error
 
 

@@ -11,7 +11,7 @@ from scipy import optimize, signal
 
 from pssr_live_models.crappify.steps import Blur, Image, Pair, Sample
 
-__all__ = ["fitted_blur", "power_spectrum", "scanned"]
+__all__ = ["fitted_blur", "looked_at", "power_spectrum", "scanned"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -23,6 +23,10 @@ MOST_IMAGES = 6
 WIDEST_IMAGE = 1024
 FIELDS_DIFFER = 0.1
 """Relative difference of two spectra that says nothing: the fields of view are not the same."""
+
+ALIKE = 2.0
+"""Bins over which that difference stays alike: where structures are a little larger or smaller,
+many frequencies in a row have more or less power, as a blur would make them."""
 
 NOISE_UNSURE = 0.02
 """Relative standard error of the variance of the noise: it is all there is at fine patterns."""
@@ -45,7 +49,7 @@ def power_spectrum(movies: Sequence[Image]) -> Floats:
     total, weight = np.zeros(BINS), np.zeros(BINS)
     for movie in movies:
         height, width = movie.shape[1:]
-        window = np.outer(signal.windows.hann(height), signal.windows.hann(width))
+        window = _window(height, width)
         power = np.zeros((height, width))
         for frame in movie:
             flat = frame - np.mean(frame, dtype=np.float64)
@@ -60,6 +64,36 @@ def power_spectrum(movies: Sequence[Image]) -> Floats:
     return np.asarray(
         np.interp(np.arange(BINS), np.flatnonzero(there), (total[there] / weight[there]))
     )
+
+
+def looked_at(movies: Sequence[Image]) -> float:
+    """Find the brightness that the noise in `power_spectrum` belongs to.
+
+    Parameters
+    ----------
+    movies : sequence of ndarray, shape (T, H, W)
+        The same.
+
+    Returns
+    -------
+    float
+        Mean of the pixels, those in the middle counting as much more as they do in the spectrum:
+        where the sample is in the middle, noise there is more than that of the mean brightness.
+    """
+    total = weight = 0.0
+    for movie in movies:
+        counts = _window(*movie.shape[1:]) ** 2
+        plane = np.mean(movie, axis=0, dtype=np.float64)
+        pixels = movie.size / float(counts.sum())
+        total += pixels * float(np.sum(counts * plane))
+        weight += movie.size
+    return total / weight
+
+
+def _window(height: int, width: int) -> Floats:
+    """Fade out to the edges."""
+    window = np.outer(signal.windows.hann(height), signal.windows.hann(width))
+    return np.asarray(window, np.float64)
 
 
 def fitted_blur(spectrum: Floats, noise: float, images: Sequence[Image]) -> tuple[float, float]:
@@ -78,7 +112,8 @@ def fitted_blur(spectrum: Floats, noise: float, images: Sequence[Image]) -> tupl
     -------
     blur, error : float
         Standard deviation of the Gaussian blur that a scan of points needs, pixels of the images,
-        at most `WIDEST_BLUR`; and how much more would hardly show (one standard error).
+        at most `WIDEST_BLUR`; and how much more would hardly show: the square of the blur has the
+        standard error ``(blur + error)² - blur²``.
     """
     few = [_few(movie) for movie in images]
     blurs = np.linspace(0, WIDEST_BLUR, 17)
@@ -105,10 +140,23 @@ def fitted_blur(spectrum: Floats, noise: float, images: Sequence[Image]) -> tupl
         key=lambda fit: float(fit.cost),
     )
     square = float(best.x[0])
-    variance = float(np.linalg.pinv(best.jac.T @ best.jac)[0, 0])
-    scatter = max(1.0, 2 * float(best.cost) / (BINS - 2))
-    error = np.sqrt(square + min(np.sqrt(scatter * variance), WIDEST_BLUR**2))
+    error = np.sqrt(square + min(_error_of_square(best), WIDEST_BLUR**2))
     return float(np.sqrt(square)), float(error - np.sqrt(square))
+
+
+def _error_of_square(best: optimize.OptimizeResult) -> float:
+    """Find the standard error of the blur's square.
+
+    The fit takes the bins for independent, which costs little precision; its error must not: what
+    differs between two fields differs alike in neighbouring bins, and looks like a blur.
+    """
+    scatter = max(1.0, 2 * float(best.cost) / (BINS - 2))
+    bins = np.arange(BINS)
+    expected = np.zeros((BINS + 1, BINS + 1))  # the last one is the noise's own
+    expected[:BINS, :BINS] = scatter * np.exp(-np.abs(bins[:, None] - bins) / ALIKE)
+    expected[BINS, BINS] = 1
+    taken = np.linalg.pinv(best.jac)
+    return float(np.sqrt((taken @ expected @ taken.T)[0, 0]))
 
 
 def _few(movie: Image) -> Image:

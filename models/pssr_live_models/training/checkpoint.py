@@ -6,12 +6,13 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
-from pssr_live.errors import PssrLiveError, StorageError
+from pssr_live.errors import StorageError, UsageError
 
 __all__ = ["Options", "read_checkpoint", "write_checkpoint"]
 
@@ -45,10 +46,25 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], options: Options) -> 
             os.fsync(file.fileno())
         fresh.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what matters
+            fresh.unlink(missing_ok=True)
         raise StorageError(
-            f"checkpoint {path}", str(error).splitlines()[0], "free space; the last one is whole"
+            f"checkpoint {path}",
+            _why(error),
+            "free space; the last one is whole"
+            if path.exists()
+            else "free space, or another --out",
         ) from error
+
+
+def _why(error: BaseException) -> str:
+    """Find what the system said: torch hides it behind a message about positions in a file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error).splitlines()[0]
 
 
 def read_checkpoint(path: Path, options: Options) -> dict[str, Any]:
@@ -69,7 +85,7 @@ def read_checkpoint(path: Path, options: Options) -> dict[str, Any]:
     ------
     StorageError
         The file is damaged, or is no checkpoint.
-    PssrLiveError
+    UsageError
         The training was started with other options.
     """
     try:
@@ -84,13 +100,17 @@ def read_checkpoint(path: Path, options: Options) -> dict[str, Any]:
     now = json.loads(json.dumps(options))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     if changed:
-        raise PssrLiveError(
+        told = ", ".join(_spoken(name, before.get(name), now.get(name)) for name in changed)
+        raise UsageError(
             f"checkpoint {path}",
-            f"it was written with other options ({', '.join(map(_spoken, changed))})",
+            f"it was written with other options ({told})",
             "give the options it was started with, or another --out",
         )
     return state
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+def _spoken(name: str, before: object, now: object) -> str:
+    """Name an option, with both values where they are short."""
+    spoken = name.replace("_", " ")
+    short = all(isinstance(value, int | float) for value in (before, now))
+    return f"{spoken}: {before}, now {now}" if short else spoken

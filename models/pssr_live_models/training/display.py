@@ -15,12 +15,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from pssr_live_models.training.loop import Progress
 
 __all__ = ["Display"]
 
 _SMOOTHING = 0.98
+_LONGEST_NAME = 36
+
+
+def _description() -> Column:
+    """Cut long names short: the figures beside them say more."""
+    return Column(no_wrap=True, overflow="ellipsis", max_width=_LONGEST_NAME)
 
 
 class Display:
@@ -35,7 +42,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=_description()),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -62,6 +69,10 @@ class Display:
     ) -> None:
         self._bar.stop()
 
+    def refresh(self) -> None:
+        """Draw what is known now, without waiting for the next of ten drawings a second."""
+        self._bar.refresh()
+
     def say(self, line: str) -> None:
         """Show a line that stays."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -82,7 +93,8 @@ class Display:
 
     def validated(self, progress: Progress) -> None:
         """Show what validation found."""
-        self._gain = f", {progress.gain_db:+.2f} dB over bilinear"
+        gain_db = round(progress.gain_db, 2) + 0.0  # no minus before nothing
+        self._gain = f", {gain_db:+.2f} dB over bilinear"
         if not self._console.is_terminal:
             loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.4f}, "
             self.say(

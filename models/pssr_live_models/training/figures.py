@@ -103,7 +103,7 @@ def psnr_table(networks: Mapping[str, nn.Module], batches: Sequence[Batch], cent
     methods |= {name: partial(_restored, network) for name, network in networks.items()}
     rows = list(_figures(methods, batches))
     lines = [f"| method | PSNR, dB (n = {len(rows)} windows) |", "|---|---|"]
-    for name in methods:
+    for name in methods if rows else ():
         values = np.array([row[name] for row in rows])
         error = values.std(ddof=1) / np.sqrt(values.size) if values.size > 1 else float("nan")
         lines.append(f"| {name} | {values.mean():.2f} ± {error:.2f} |")

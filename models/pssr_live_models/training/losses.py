@@ -35,5 +35,5 @@ def charbonnier(restored: Tensor, truths: Tensor, weights: Tensor) -> Tensor:
     return torch.sqrt(errors + _BEND**2).mean() - _BEND
 
 
-LOSSES: dict[str, Loss] = {"mse": share_of_variance, "charbonnier": charbonnier}
-"""By the name that ``--loss`` takes."""
+LOSSES: dict[str, Loss] = {"charbonnier": charbonnier}
+"""Those that ``--loss`` can put in the place of a preset's squared error, by name."""

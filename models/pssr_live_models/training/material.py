@@ -98,25 +98,9 @@ def material_of_movies(
         A movie cannot be read or is too small.
     """
     movies = [_opened(file, cache, on_plane) for file in find_files(given)]
-    if len(movies) == 1:
-        training, validation = _upper_and_lower(movies[0])
-        split = f"the lowest quarter of {movies[0].name}, the rest of which was trained on"
-    else:
-        count = max(1, round(_HELD_OUT * len(movies)))
-        held_out = set(np.random.default_rng(seed).permutation(len(movies))[:count].tolist())
-        training = [movie for place, movie in enumerate(movies) if place not in held_out]
-        validation = [movies[place] for place in sorted(held_out)]
-        names = ", ".join(movie.name for movie in validation)
-        split = f"{count} of {len(movies)} movies, not trained on ({names})"
+    training, validation, split = _divided(movies, seed)
     _check_fields(validation)
-    for movie in movies:
-        if window_length > 1 and len(movie.planes) < window_length:
-            log.warning(
-                "%s has %d frames; windows of %d repeat them and show no movement",
-                movie.name,
-                len(movie.planes),
-                window_length,
-            )
+    _check_lengths(movies, window_length)
     frames = sum(len(movie.planes) for movie in movies)
     pixels_um = _pixel_sizes(movies, SCALE)
     if pixels_um is not None:
@@ -200,6 +184,22 @@ def _opened(file: Path, cache: Path, on_plane: Callable[[str, int, int], object]
     return open_recording(file, cache, lambda done, total: on_plane(file.name, done, total))
 
 
+def _divided(
+    movies: Sequence[Recording], seed: int
+) -> tuple[list[Recording], list[Recording], str]:
+    """Keep whole movies for validation, or of a single one a part of its field; say which."""
+    if len(movies) == 1:
+        (movie,) = movies
+        split = f"the lowest quarter of {movie.name}, the rest of which was trained on"
+        return *_upper_and_lower(movie), split
+    count = max(1, round(_HELD_OUT * len(movies)))
+    held_out = set(np.random.default_rng(seed).permutation(len(movies))[:count].tolist())
+    training = [movie for place, movie in enumerate(movies) if place not in held_out]
+    validation = [movies[place] for place in sorted(held_out)]
+    names = ", ".join(movie.name for movie in validation)
+    return training, validation, f"{count} of {len(movies)} movies, not trained on ({names})"
+
+
 def _upper_and_lower(movie: Recording) -> tuple[list[Recording], list[Recording]]:
     height = movie.planes.shape[1]
     cut = height - height // 4
@@ -210,6 +210,24 @@ def _check_fields(validation: Sequence[Recording]) -> None:
     for movie in validation:
         if min(movie.planes.shape[1:]) < SCALE * SMALLEST:
             raise _too_small(movie.name, SCALE * SMALLEST)
+    if all(movie.is_flat() for movie in validation):
+        raise UsageError(
+            f"movie {validation[0].name}",
+            "what is kept for validation is equally bright everywhere",
+            "give movies that show something",
+        )
+
+
+def _check_lengths(movies: Sequence[Recording], window_length: int) -> None:
+    for movie in movies:
+        if window_length > 1 and len(movie.planes) < window_length:
+            log.warning(
+                "%s is shorter than a window (%d of %d frames); windows repeat its frames and show "
+                "no movement",
+                movie.name,
+                len(movie.planes),
+                window_length,
+            )
 
 
 def _too_small(name: str, edge: int) -> UsageError:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pssr_live.engine.check import check_test_pair
-from pssr_live.errors import ModelError
+from pssr_live.errors import ModelError, StorageError
 from pssr_live.model import Manifest, ModelPackage, Tiling, read_package
 from pssr_live_models.export import Description, write_package
 from pssr_live_models.import_weights import (
@@ -114,12 +114,23 @@ def write_model(
     ------
     ModelError
         The package restores differently.
+    StorageError
+        It cannot be written.
     """
-    with _quiet_exporter():
-        if isinstance(network, LightUNet):
-            package = write_package(folder, network, description, shown.frames, text, shown.truth)
-        else:
-            package = _write_paper(folder, network, description, shown, text, start)
+    try:
+        with _quiet_exporter():
+            if isinstance(network, LightUNet):
+                package = write_package(
+                    folder, network, description, shown.frames, text, shown.truth
+                )
+            else:
+                package = _write_paper(folder, network, description, shown, text, start)
+    except OSError as error:
+        raise StorageError(
+            f"package {folder}",
+            error.strerror or str(error),
+            "free space; the same command goes on from the last checkpoint",
+        ) from error
     worst, report = check_test_pair(package, "auto", None)
     if not worst <= _TOLERANCE:
         raise ModelError(

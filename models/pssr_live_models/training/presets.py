@@ -79,7 +79,7 @@ class Preset:
 
 
 PRESETS: dict[PresetName, Preset] = {
-    # As the models that ship; see `pssr_live_models.train`.
+    # The network of the models that ship, for as long as an afternoon has; they learnt for longer.
     "lite": Preset(
         network="light",
         frames=5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from pssr_live.settings import ReplaySettings, RunSettings
 from pssr_live.source import make_source
 from pssr_live_models.training.czi import opened_czi
 
-__all__ = ["Planes", "Recording", "find_files", "open_recording"]
+__all__ = ["Planes", "Recording", "find_files", "open_recording", "refuse_predictions"]
 
 Image: TypeAlias = NDArray[Any]
 
@@ -99,6 +99,10 @@ class Recording:
         offset = 0.0 if low is None else float(np.percentile(pixels, low))
         return offset, max(top - offset, 1e-9)
 
+    def is_flat(self) -> bool:
+        """Say whether no plane shows anything: all its pixels are equal."""
+        return all(plane.min() == plane.max() for plane in self.planes)
+
     def rows(self, rows: slice) -> Recording:
         """Take a part of the field."""
         return Recording(self.name, self.planes[:, rows], self.pixel_size_um, self.sha256)
@@ -139,9 +143,13 @@ def find_files(given: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             inside = [path]
         else:
-            raise UsageError(f"movie {path}", "there is no such file", "check the path")
+            raise _missing(path)
         found |= {file.resolve(): file for file in inside}
     return list(found.values())
+
+
+def _missing(file: Path) -> UsageError:
+    return UsageError(f"movie {file}", "there is no such file", "check the path")
 
 
 def open_recording(file: Path, cache: Path, on_plane: Callable[[int, int], object]) -> Recording:
@@ -162,11 +170,15 @@ def open_recording(file: Path, cache: Path, on_plane: Callable[[int, int], objec
 
     Raises
     ------
+    UsageError
+        There is no such file.
     SourceError
         It cannot be read.
     StorageError
         There is no room for it.
     """
+    if not file.is_file():
+        raise _missing(file)
     status = file.stat()
     identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
     digest = hashlib.sha256(identity.encode()).hexdigest()
@@ -209,7 +221,8 @@ def _copy(movie: Planes, copied: Path, on_plane: Callable[[int, int], object]) -
             f"array {copied}", error.strerror or str(error), "free space, or choose another --out"
         ) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what matters
+            fresh.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -228,20 +241,31 @@ def _reader(file: Path) -> Iterator[Planes]:
     replay = ReplaySettings(input=str(file), fast=True, interval_ms=1.0)
     with closing(make_source(RunSettings(scope="replay", replay=replay))) as source:
         info = source.open()
-        _refuse_predictions(file)
+        refuse_predictions(file)
         pixels = (frame.pixels for frame in source.frames())
         yield Planes(
             info.frames or 0, info.height, info.width, info.dtype, info.pixel_size_um, pixels
         )
 
 
-def _refuse_predictions(file: Path) -> None:
-    """Refuse a restored stack: a model that learns from predictions learns their mistakes."""
+def refuse_predictions(file: Path) -> None:
+    """Refuse a restored stack: a model that learns from predictions learns their mistakes.
+
+    Parameters
+    ----------
+    file : Path
+        TIFF.
+
+    Raises
+    ------
+    SourceError
+        A model made it.
+    """
     with tifffile.TiffFile(file) as tiff:
         described = tiff.ome_metadata or ""
     if PREDICTION in unescape(described):
         raise SourceError(
             f"{file.name} cannot be learnt from",
             "a model restored it: its pixels are predictions",
-            "give movies that were scanned at full sampling",
+            "give movies as the microscope recorded them",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ class Wanted:
     crappifier : str, optional
         Name, or file written by ``pssr-live calibrate``.
     loss : {"mse", "charbonnier"}, optional
-        What is made small.
+        What is made small; "mse", the squared error, is what every preset has.
     steps, batch, crop : int, optional
         Steps of the optimiser, samples per step, height and width of a sample in scanned pixels.
     rate : float, optional
@@ -95,8 +96,10 @@ def check(wanted: Wanted) -> None:
             f"--crop {wanted.crop}", "it is too small to learn from", "give 16 or more"
         )
     for option, value in (("steps", wanted.steps), ("batch", wanted.batch), ("rate", wanted.rate)):
-        if value is not None and not value > 0:
-            raise UsageError(f"--{option} {value}", "it is not above 0", "give more")
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(
+                f"--{option} {value}", "it is no number above 0", "leave it out, or give another"
+            )
     pixels_um = wanted.pixel_size_um
     if pixels_um is not None and not 0 < pixels_um[0] <= pixels_um[1] < float("inf"):
         raise UsageError(
@@ -104,6 +107,12 @@ def check(wanted: Wanted) -> None:
             "they are no range above 0",
             "give the smallest and the largest, such as 0.15 0.20",
         )
+    _check_folder(wanted)
+
+
+def _check_folder(wanted: Wanted) -> None:
+    if wanted.out.exists() and not wanted.out.is_dir():
+        raise StorageError(f"--out {wanted.out}", "it is a file", "give a folder, or a new name")
     if (wanted.out / "manifest.json").exists() and not (wanted.out / "training").is_dir():
         raise StorageError(
             f"folder {wanted.out}", "it holds a model that was not trained here", "give a new --out"
@@ -142,7 +151,7 @@ def recipe(wanted: Wanted, network: LightUNet | PaperNetwork | None) -> tuple[Pr
                 "leave it out, or start from another model",
             )
         preset = fine_tuning(preset)
-    if wanted.loss is not None:
+    if wanted.loss is not None and wanted.loss != "mse":  # every preset has its own squared error
         preset = replace(preset, loss=LOSSES[wanted.loss])
     return (
         replace(
