@@ -42,7 +42,9 @@ class PssrLiveError(Exception):
 
     def __str__(self) -> str:
         why = self.why.strip().rstrip(".")
-        return " ".join(f"{self.what}: {why}; {self.do}".split())
+        line = " ".join(f"{self.what}: {why}; {self.do}".split())
+        # Names from files and arguments can hold what a terminal would obey, or cannot encode.
+        return "".join(character if character.isprintable() else "?" for character in line)
 
 
 class UsageError(PssrLiveError):

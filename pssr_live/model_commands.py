@@ -50,7 +50,7 @@ def show_model(
 
 
 def verify_model(
-    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
+    model: Annotated[str, typer.Argument(help="Name of a model, a package folder, or a .zip.")],
     engine: Annotated[EngineName, typer.Option(help="As for a run.")] = "auto",
     precision: Annotated[Precision | None, typer.Option(help="As for a run.")] = None,
 ) -> None:
@@ -69,7 +69,7 @@ def verify_model(
 
 
 def compile_model(
-    model: Annotated[str, typer.Argument(help="Name of a model or a package folder.")],
+    model: Annotated[str, typer.Argument(help="Name of a model, a package folder, or a .zip.")],
     engine: Annotated[
         Literal["tensorrt-rtx", "tensorrt"],
         typer.Option(

@@ -117,7 +117,7 @@ def read_saved(path: Path) -> Saved:
     if bytes(content[:2]) == b"PK":
         raise ModelError(
             f"weights {path}",
-            "this is a file of PyTorch 1.6 or later, and fastai learners are older",
+            "it is in the format of PyTorch 1.6 and later, and that of before is read",
             "save the state dict with torch.save(..., _use_new_zipfile_serialization=False)",
         )
     source = Source(content)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pssr_live.engine.base import Engine, EngineReport
 from pssr_live.engine.gate import run_test_pair
 from pssr_live.engine.select import prepare_engine
+from pssr_live.errors import EngineError, ModelError
 from pssr_live.model import ModelPackage
 
 __all__ = ["check_test_pair"]
@@ -36,16 +37,34 @@ def check_test_pair(
     Raises
     ------
     EngineError
-        The engine cannot run the model, or is too far from the expected pixels.
+        The named engine is too far from the expected pixels, or none can run the model.
+    ModelError
+        With ``auto``: all engines that can run the model are.
     """
     found: list[float] = []
+    wrong: list[EngineError] = []
 
     def admit(ready: Engine, report: EngineReport) -> EngineReport:
-        check, worst = run_test_pair(model, precision or "fp32", ready, report)
+        try:
+            check, worst = run_test_pair(model, precision or "fp32", ready, report)
+        except EngineError as error:
+            wrong.append(error)
+            raise
         found.append(worst)
         return replace(report, checks=(check,))
 
     height, width = model.test_pair().window.shape[1:]
-    running, report = prepare_engine(engine, precision, model, height, width, admit)
+    try:
+        running, report = prepare_engine(engine, precision, model, height, width, admit)
+    except EngineError as error:
+        if engine != "auto" or not wrong:
+            raise
+        # Engines agree that it is not them.
+        what = "; ".join(f"{refused.what}: {refused.why}" for refused in wrong)
+        raise ModelError(
+            f"model {model.manifest.name}",
+            f"no engine here makes of its test pair what it should ({what})",
+            "do not use this package; get it again from where you trust",
+        ) from error
     running.close()
     return found[-1], report

@@ -36,6 +36,7 @@ from pssr_live.model.files import (
     check_hash,
     files_of_folder,
     files_of_zip,
+    one_line,
     read_npy,
 )
 from pssr_live.model.network import check_network
@@ -48,6 +49,8 @@ _MAX_SIZE = 4096
 
 _MAX_FRAMES = 15
 _BRIGHTEST = 65535
+_LARGEST_EPS = 1e-3
+"""More, added to the standard deviation, would be seen; here nothing is added."""
 _NORMALISED = 1e-3
 """A normalised window's mean and standard deviation are so close to 0 and 1."""
 
@@ -103,7 +106,7 @@ def read_bioimageio(path: Path) -> ModelPackage:
         return _package(path, read)
     except UnfitError as error:
         raise ModelError(
-            f"bioimage.io model {path}", str(error), "choose another model, or convert it"
+            f"bioimage.io model {path}", one_line(str(error)), "choose another model, or convert it"
         ) from error
 
 
@@ -129,9 +132,9 @@ def _package(path: Path, read: ReadFile) -> ModelPackage:
     manifest = Manifest(
         format=1,
         name=re.sub("[^a-z0-9]+", "_", description.name.lower()).strip("_")[:64] or "model",
-        version=str(description.version or "not stated"),
-        description=description.description or description.name,
-        licence=description.license or "not stated",
+        version=one_line(str(description.version or "not stated")),
+        description=one_line(description.description or description.name),
+        licence=one_line(description.license or "not stated"),
         network=PackagedFile(weights.source, ""),
         test_pair=_packaged(made.test_tensor),
         card=_packaged(description.documentation),
@@ -179,7 +182,10 @@ def _onnx(description: Description) -> File:
     found = description.weights.get("onnx")
     if found is None:
         there = ", ".join(description.weights) or "none"
-        raise UnfitError(f"it has no ONNX weights (but {there}), and others are not run")
+        raise UnfitError(
+            f"it has no ONNX weights (but {there}), and others are not run (bioimageio.core "
+            "converts some: `bioimageio add-weights`)"
+        )
     try:
         weights = msgspec.convert(found, OnnxFile)
     except msgspec.ValidationError as error:
@@ -250,12 +256,14 @@ def _normalises(taken: Tensor) -> bool:
     if not steps:
         return False
     joint = {axis.id or axis.type for axis in taken.axes if axis.type != "batch"}
-    axes = steps[0].kwargs.get("axes")
+    told = steps[0].kwargs
+    axes, eps = told.get("axes"), told.get("eps", 0)
     together = axes is None or (isinstance(axes, list) and joint <= set(map(str, axes)))
-    if len(steps) > 1 or steps[0].id != "zero_mean_unit_variance" or not together:
+    alike = told.keys() <= {"axes", "eps"} and isinstance(eps, int | float) and eps <= _LARGEST_EPS
+    if len(steps) > 1 or steps[0].id != "zero_mean_unit_variance" or not (together and alike):
         raise UnfitError(
             f"its preprocessing ({', '.join(step.id for step in steps)}) is none that is done "
-            "here: zero_mean_unit_variance of all frames together"
+            f"here: zero_mean_unit_variance of all frames together (eps up to {_LARGEST_EPS})"
         )
     return True
 

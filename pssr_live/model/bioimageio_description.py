@@ -140,16 +140,24 @@ def read_description(read: ReadFile) -> Description:
         if _depth(content) > _DEEPEST:
             raise UnfitError(f"{name} is no model description (too deep)")
         found = YAML(typ="safe", pure=True).load(content)
-        description = msgspec.convert(found, Description)
+        if isinstance(found, dict):
+            _check_format(found)
+        return msgspec.convert(found, Description)
     except (YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UnfitError(f"{name} is no model description ({reason})") from error
-    if description.type != "model" or not description.format_version.startswith("0.5."):
+
+
+def _check_format(found: dict[Any, Any]) -> None:
+    """Refuse what has other fields, before they are missed."""
+    kind, version = found.get("type"), found.get("format_version")
+    if kind is not None and kind != "model":
+        raise UnfitError(f"it is a {kind}, no model")
+    if version is not None and not str(version).startswith("0.5."):
         raise UnfitError(
-            f"it is a {description.type} of format {description.format_version}; models of format "
-            "0.5 are read"
+            f"it has the format {version}; models of format 0.5 are read, such as 0.5.4 "
+            "(bioimageio.core brings others to it: `bioimageio update-format`)"
         )
-    return description
 
 
 def _depth(content: bytes) -> int:

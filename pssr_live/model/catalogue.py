@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +18,13 @@ from pssr_live.model.package import Manifest, ModelPackage
 
 __all__ = ["print_model", "print_models"]
 
+_HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""In a card, what would command a terminal."""
+
 _COLUMNS = ("name", "version", "frames", "scale", "raw pixel, µm", "precisions", "trained on")
+_GAP = 2
+_NARROWEST = 40
+"""Columns that a sentence needs in order to be read."""
 
 
 def print_models(folders: Iterable[Path], console: Console) -> None:
@@ -33,7 +41,7 @@ def print_models(folders: Iterable[Path], console: Console) -> None:
     if not rows:
         console.print("no model is installed", soft_wrap=True)
         return
-    _print_columns([_COLUMNS, *rows], console)
+    _print_list([_COLUMNS, *rows], console)
 
 
 def print_model(model: ModelPackage, console: Console) -> None:
@@ -65,10 +73,11 @@ def print_model(model: ModelPackage, console: Console) -> None:
     ]
     _print_columns(facts, console)
     console.print()
+    card = _HARMFUL.sub(" ", model.card())
     if console.is_terminal:
-        console.print(Markdown(model.card()))
+        console.print(Markdown(card))
     else:
-        console.file.write(model.card())
+        console.file.write(card)
 
 
 def _row(folder: Path) -> tuple[str, ...]:
@@ -87,9 +96,25 @@ def _row(folder: Path) -> tuple[str, ...]:
     )
 
 
+def _print_list(rows: Sequence[tuple[str, ...]], console: Console) -> None:
+    """Print rows whose last cell is long: below the others where they would leave it little room.
+
+    What no terminal shows, but a file or another program takes, stays one line a row.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    taken = sum(widths[:-1]) + _GAP * (len(widths) - 1)
+    if not console.is_terminal or console.width - taken >= min(_NARROWEST, widths[-1]):
+        _print_columns(rows, console)
+        return
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+        console.print(Text(line.rstrip()), overflow="fold")
+        console.print(Padding(Text(row[-1]), (0, 0, 0, _GAP)), overflow="fold")
+
+
 def _print_columns(rows: Sequence[tuple[str, ...]], console: Console) -> None:
     if console.is_terminal:
-        table = Table.grid(padding=(0, 2))
+        table = Table.grid(padding=(0, _GAP))
         for column in range(len(rows[0])):
             # Only the last one may be folded: the others are short, or belong together.
             table.add_column(no_wrap=column < len(rows[0]) - 1, overflow="fold")

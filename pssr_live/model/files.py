@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import os
+import re
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -22,14 +26,25 @@ __all__ = [
     "check_hash",
     "files_of_folder",
     "files_of_zip",
+    "one_line",
     "read_npy",
     "read_npz",
     "refused",
+    "zip_holds",
 ]
 
 _MIB = 1 << 20
 LIMITS = {"description": _MIB, "card": 4 * _MIB, "arrays": 256 * _MIB, "network": 1024 * _MIB}
 """Largest files of each kind, bytes. The published network takes 190 MB."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+"""What moves a terminal's cursor, recolours it, or cannot be written at all."""
+
+_DAMAGED_ARCHIVE = (
+    *(OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(struct.error, OverflowError),
+)
+"""RuntimeError: encrypted; NotImplementedError, one of them: compressed in another way."""
 
 _Found = TypeVar("_Found")
 
@@ -53,9 +68,24 @@ def refused(package: Path, why: str) -> ModelError:
     """
     return ModelError(
         f"model package {package}",
-        why,
+        one_line(why),
         "do not use this package; get it again from where you trust",
     )
+
+
+def one_line(text: str) -> str:
+    """Make text from a file fit to be shown: on one line, and in command of nothing.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+
+    Returns
+    -------
+    str
+    """
+    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def check_hash(package: Path, name: str, content: bytes, sha256: str) -> None:
@@ -114,7 +144,7 @@ def files_of_folder(folder: Path) -> ReadFile:
 
 
 def files_of_zip(path: Path) -> ReadFile:
-    """Read from a ``.zip``, in memory.
+    """Read from a ``.zip``, in memory: what lies at its top or, where it has one folder, in that.
 
     Parameters
     ----------
@@ -131,18 +161,51 @@ def files_of_zip(path: Path) -> ReadFile:
     ModelError
         It is no archive, or a name in it leads out of it.
     """
-    for name in _try_zip(path, zipfile.ZipFile.namelist):
+    names = _try_zip(path, zipfile.ZipFile.namelist)
+    for name in names:
         if _leads_out(name):
             raise refused(path, f"{name} leads out of the package")
+    folder = _only_folder(names)
 
     def read(name: str, kind: str) -> bytes:
         def content(archive: zipfile.ZipFile) -> bytes:
-            _check_size(path, name, archive.getinfo(name).file_size, kind)
-            return archive.read(name)
+            _check_size(path, name, archive.getinfo(folder + name).file_size, kind)
+            return archive.read(folder + name)
 
         return _try_zip(path, content)
 
     return read
+
+
+def zip_holds(path: Path, name: str) -> bool:
+    """Whether this is a ``.zip`` with such a file, at its top or in its only folder.
+
+    Parameters
+    ----------
+    path : Path
+        Anything.
+    name : str
+        Of the file.
+
+    Returns
+    -------
+    bool
+        Also False where it cannot be read.
+    """
+    if not (path.is_file() and zipfile.is_zipfile(path)):
+        return False
+    try:
+        names = _try_zip(path, zipfile.ZipFile.namelist)
+    except ModelError:
+        return False
+    return _only_folder(names) + name in names
+
+
+def _only_folder(names: Sequence[str]) -> str:
+    """Find the folder that all files lie in, if it was the folder that was packed."""
+    own = [name for name in names if not name.startswith("__MACOSX/")]  # Finder's notes
+    first = {name.partition("/")[0] for name in own}
+    return f"{first.pop()}/" if len(first) == 1 and all("/" in name for name in own) else ""
 
 
 def _try_zip(path: Path, look: Callable[[zipfile.ZipFile], _Found]) -> _Found:
@@ -151,8 +214,7 @@ def _try_zip(path: Path, look: Callable[[zipfile.ZipFile], _Found]) -> _Found:
             return look(archive)
     except KeyError as error:
         raise refused(path, str(error.args[0])) from error
-    # RuntimeError: encrypted; NotImplementedError, one of them: compressed in another way.
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_DAMAGED_ARCHIVE, ValueError) as error:
         raise refused(path, f"it is no archive that can be read ({error})") from error
 
 
@@ -187,6 +249,14 @@ def read_npy(content: bytes) -> NDArray[Any]:
     ValueError
         It is no such file, is cut short, or holds Python objects.
     """
+    try:
+        return _read_npy(content)
+    # What a header may say that is no shape and no dtype, NumPy answers in many ways.
+    except (OverflowError, MemoryError, RecursionError, tokenize.TokenError) as error:
+        raise ValueError(f"its header cannot be read ({error})") from error
+
+
+def _read_npy(content: bytes) -> NDArray[Any]:
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -235,5 +305,5 @@ def read_npz(content: bytes) -> dict[str, NDArray[Any]]:
                 member.filename.removesuffix(".npy"): read_npy(archive.read(member))
                 for member in members
             }
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED_ARCHIVE as error:
         raise ValueError(f"it is no archive that can be read ({error})") from error

@@ -17,7 +17,16 @@ import numpy as np
 
 from pssr_live.errors import ModelError
 from pssr_live.model.bioimageio import is_bioimageio, read_bioimageio
-from pssr_live.model.files import check_hash, files_of_folder, read_npz, refused
+from pssr_live.model.bioimageio_description import DESCRIPTIONS
+from pssr_live.model.files import (
+    check_hash,
+    files_of_folder,
+    files_of_zip,
+    one_line,
+    read_npz,
+    refused,
+    zip_holds,
+)
 from pssr_live.model.network import check_network
 from pssr_live.model.package import Manifest, ModelPackage, PackagedFile, TestPair
 
@@ -25,6 +34,7 @@ __all__ = ["find_model", "read_package", "shipped_models"]
 
 ENTRY_POINTS = "pssr_live.models"
 MANIFEST = "manifest.json"
+_LONGEST = 200
 
 
 def read_package(folder: Path) -> ModelPackage:
@@ -33,7 +43,7 @@ def read_package(folder: Path) -> ModelPackage:
     Parameters
     ----------
     folder : Path
-        The folder that holds ``manifest.json``.
+        The folder that holds ``manifest.json``, or a ``.zip`` of it.
 
     Returns
     -------
@@ -45,12 +55,14 @@ def read_package(folder: Path) -> ModelPackage:
         Something is missing, too large, lies elsewhere, has unknown fields, does not match its
         hash, or does not fit the manifest.
     """
-    read = files_of_folder(folder)
+    read = files_of_zip(folder) if folder.is_file() else files_of_folder(folder)
     try:
         manifest = msgspec.json.decode(read(MANIFEST, "description"), type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(
-            f"model package {folder}", str(error), f"give a folder with a valid {MANIFEST}"
+            f"model package {folder}",
+            one_line(str(error)),
+            f"give a folder with a valid {MANIFEST}",
         ) from error
     wrong = _contradiction(manifest)
     if wrong is not None:
@@ -107,6 +119,13 @@ def _test_pair(folder: Path, content: bytes, manifest: Manifest) -> TestPair:
             f"the window in {name} is {window.dtype} {window.shape}, not {manifest.window_length} "
             "frames of uint16",
         )
+    low, high = manifest.min_size, manifest.max_size
+    if not all(low <= length <= high for length in window.shape[1:]):
+        raise refused(
+            folder,
+            f"the window in {name} has frames of {window.shape[1]}×{window.shape[2]} pixels, not "
+            f"{low} to {high} as its manifest says",
+        )
     expected = tuple(manifest.scale * length for length in window.shape[1:])
     for what, array in (("restored", restored), ("truth", truth)):
         if array is not None and (array.dtype != np.float32 or array.shape != expected):
@@ -138,8 +157,8 @@ def find_model(name_or_path: str) -> ModelPackage:
     Parameters
     ----------
     name_or_path : str
-        Name of an installed model, the path of a package folder, or of a bioimage.io package
-        (folder or ``.zip``).
+        Name of an installed model, or the path of a package or of a bioimage.io package: the
+        folder, a ``.zip`` of it, or the description in it.
 
     Returns
     -------
@@ -151,10 +170,19 @@ def find_model(name_or_path: str) -> ModelPackage:
         There is no such model, or its package is damaged.
     """
     path = Path(name_or_path)
-    if (path / MANIFEST).is_file():
-        return read_package(path)
-    if is_bioimageio(path):
-        return read_bioimageio(path)
+    try:
+        if path.name in (MANIFEST, *DESCRIPTIONS) and path.is_file():
+            path = path.parent
+        if (path / MANIFEST).is_file() or zip_holds(path, MANIFEST):
+            return read_package(path)
+        if is_bioimageio(path):
+            return read_bioimageio(path)
+    except OSError as error:  # a name that cannot be one, or a folder that may not be looked into
+        raise ModelError(
+            f"model {name_or_path[:_LONGEST]}",
+            error.strerror or str(error),
+            "give the name of an installed model, or a folder",
+        ) from error
     installed = {found.name: found for found in shipped_models()}
     if name_or_path in installed:
         return read_package(installed[name_or_path])

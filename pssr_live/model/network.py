@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pssr_live.errors import ModelError
+from pssr_live.model.files import one_line
 from pssr_live.model.package import Manifest
 from pssr_live.model.shapes import Shape, leave_out_weights, shapes_for
 
@@ -46,7 +47,7 @@ def check_network(content: bytes, manifest: Manifest, precision: str = "fp32") -
     except _RefusedError as error:
         raise ModelError(
             f"the {precision} network of model {manifest.name}",
-            str(error),
+            one_line(str(error)),
             "do not use this package; get it again from where you trust",
         ) from error
 
@@ -62,7 +63,7 @@ def _check(content: bytes, manifest: Manifest) -> None:
         raise _RefusedError("it is no ONNX file, or a damaged one") from error
     if not model.graph.node:
         raise _RefusedError("it is no ONNX file, or an empty one")
-    _check_operators(model)
+    _check_nodes(model)
     for tensor in _tensors(model):
         _check_tensor(tensor)
     window = _check_ends(model.graph, manifest)
@@ -97,10 +98,13 @@ def _graphs(model: Any) -> Iterator[Any]:
                 waiting.extend(attribute.graphs)
 
 
-def _check_operators(model: Any) -> None:
+def _check_nodes(model: Any) -> None:
     functions = {(function.domain, function.name) for function in model.functions}
     for graph in _graphs(model):
         for node in graph.node:
+            for attribute in node.attribute:
+                if not all(map(isfinite, (attribute.f, *attribute.floats))):
+                    raise _RefusedError(f"{node.op_type} holds values that are no finite numbers")
             if node.domain in _OWN_DOMAINS or (node.domain, node.op_type) in functions:
                 continue
             raise _RefusedError(

@@ -18,8 +18,17 @@ __all__ = ["MAX_SIDE", "Manifest", "ModelPackage", "PackagedFile", "TestPair", "
 MAX_SIDE = 1 << 16
 """Nobody scans more pixels along a side."""
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+# Ends in "\Z", as "$" would let a line break follow.
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z", max_length=100)]
+
+Line = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z", max_length=10_000)]
+"""Text for people, without what commands a terminal."""
+
+_Statistics = tuple[
+    Annotated[float, Meta(ge=-1e6, le=1e6)], Annotated[float, Meta(gt=1e-6, le=1e6)]
+]
+"""Mean and standard deviation, of a size that float32 can calculate with."""
 
 
 class PackagedFile(Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,10 +108,10 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
     """
 
     format: Literal[1]
-    name: Annotated[str, Meta(pattern="^[a-z0-9_]+$")]
-    version: str
-    description: str
-    licence: str
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9_]+\Z", max_length=100)]
+    version: Line
+    description: Line
+    licence: Line
     network: PackagedFile
     test_pair: PackagedFile
     card: PackagedFile
@@ -111,13 +120,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, om
     centre: Annotated[int, Meta(ge=0)]
     scale: Annotated[int, Meta(ge=1, le=8)]
     normalisation: Literal["window-zscore", "window-maximum"]
-    training_statistics: tuple[float, Annotated[float, Meta(gt=0)]] | None = None
+    training_statistics: _Statistics | None = None
     keeps_mean: bool = False
     min_size: Annotated[int, Meta(ge=1, le=MAX_SIDE)]
     max_size: Annotated[int, Meta(ge=1, le=MAX_SIDE)]
     tiling: Tiling | None = None
     pixel_size_um: tuple[float, float] | None
-    trained_on: str
+    trained_on: Line
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ _Array = NDArray[Any]
 _MOST_VALUES = 64
 """Sizes are made of so few numbers; larger tensors are weights."""
 
-_TOO_LONG = 1 << 31
+_TOO_MANY = 1 << 31
+"""Values of one array, of the smallest window that a network takes."""
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
@@ -125,7 +126,8 @@ def _inferred(
         raise ValueError(str(error).strip().splitlines()[0]) from error
     for kind in inferred.values():
         shape = _shape(kind) if _has_shape(kind) else ()
-        if any(length is not None and not 0 <= length < _TOO_LONG for length in shape):
+        lengths = [length for length in shape if length is not None]
+        if any(not 0 <= length < _TOO_MANY for length in lengths) or prod(lengths) >= _TOO_MANY:
             raise ValueError(f"its operator {node.op_type} would make arrays of {shape}")
     return inferred
 

@@ -229,6 +229,7 @@ class TestForeign:
         code = command(monkeypatch, *asked, "--no-view", "--model", str(path), "--out", str(out))
         assert code == 0
         (run,) = out.iterdir()
+        assert run.name.endswith("_sim_small_average")
         assert tifffile.imread(run / "raw.ome.tif").shape == (12, 50, 50)
         planes = tifffile.imread(run / "restored.ome.tif")
         assert planes.shape == (12, 200, 200)
@@ -319,6 +320,7 @@ class TestRefused:
         ("change", "says"),
         [
             (put("0.4.10", "format_version"), "models of format 0.5 are read"),
+            (put("bcyx", "inputs", 0, "axes"), r"no model description .Expected `array`"),
             (put("dataset", "type"), "it is a dataset"),
             (put({"pytorch_state_dict": {}}, "weights"), r"no ONNX weights \(but pytorch_state_"),
             (put({"source": "weights.onnx"}, *ONNX), "ONNX weights have no sha256"),
@@ -332,6 +334,8 @@ class TestRefused:
             (put(None, "outputs", 0, "test_tensor"), "it has no test tensors"),
             (put([{"id": "scale_range"}], *STEPS), r"preprocessing \(scale_range\)"),
             (put(["y", "x"], *STEPS, 0, "kwargs", "axes"), "of all frames together"),
+            (put("per_dataset", *STEPS, 0, "kwargs", "mode"), "of all frames together"),
+            (put(0.1, *STEPS, 0, "kwargs", "eps"), r"of all frames together \(eps up to 0\.001\)"),
             (put([], *STEPS), "does not say how its input is normalised"),
             (put([{"id": "sigmoid"}], "outputs", 0, "postprocessing"), "further .sigmoid"),
             (put("z", *Y_IN, "id"), "axes z and x"),
@@ -359,6 +363,26 @@ class TestRefused:
         built = network(ends=("input0", "output0"), scale=8)
         with pytest.raises(ModelError, match=r"makes 1×1×128×128 of frames of 16×16 pixels, not"):
             find_model(str(foreign(tmp_path / "theirs", model=built)))
+
+    def test_one_of_an_older_format_is_told_by_its_format_not_by_its_fields(
+        self, tmp_path: Path
+    ) -> None:
+        def older(described: dict[str, Any]) -> None:
+            described["format_version"] = "0.4.10"
+            described["test_inputs"] = ["in.npy"]
+            for tensor, name in ((described["inputs"][0], "raw"), (described["outputs"][0], "out")):
+                tensor.pop("id")
+                tensor.update(axes="bcyx", name=name)
+
+        with pytest.raises(ModelError, match=r"it has the format 0\.4\.10; .* update-format"):
+            find_model(str(foreign(tmp_path / "theirs", older)))
+
+    def test_one_of_something_else_is_told_by_its_type(self, tmp_path: Path) -> None:
+        (tmp_path / "rdf.yaml").write_text(
+            "type: dataset\nformat_version: 0.3.0\nname: Cells\n", encoding="utf-8"
+        )
+        with pytest.raises(ModelError, match="it is a dataset, no model"):
+            find_model(str(tmp_path))
 
     @pytest.mark.parametrize(
         "text",

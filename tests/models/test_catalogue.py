@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pssr_live.model import read_package, shipped_models
 from pssr_live.model.catalogue import print_model, print_models
+from pssr_live_models.package import write_file
 from tests.models.small_packages import network, package, restored, window
 
 
@@ -65,15 +66,51 @@ def test_the_list_has_a_line_for_each_model_and_columns_that_line_up(two: list[P
     assert {line.index("1.0.0") for line in (first, second)} == {head.index("version")}
 
 
-def test_a_narrow_terminal_folds_the_last_column_only(tmp_path: Path) -> None:
+def test_a_terminal_folds_the_last_column_only(tmp_path: Path) -> None:
     trained = "simulated movies of mitochondria and drawn images " * 3
     folder = package(tmp_path / "small", trained_on=trained)
-    where, text = console(terminal=True, width=90)
+    where, text = console(terminal=True, width=110)
     print_models([folder], where)
     lines = text.getvalue().splitlines()
     assert len(lines) > 3
-    assert max(map(len, lines)) <= 90
+    assert max(map(len, lines)) <= 110
     assert "0.15 to 0.2" in lines[1]
+
+
+def test_in_a_narrow_terminal_what_it_was_trained_on_stands_below(two: list[Path]) -> None:
+    trained = "simulated confocal movies of mitochondria (neuron first) and drawn images; no cell"
+    folder = package(two[0].parent / "small", name="neuron_mf", trained_on=trained)
+    where, text = console(terminal=True, width=80)
+    print_models([folder, *two], where)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split()[-1] == "precisions"
+    assert lines[1] == "  trained on"
+    assert lines[2].startswith("neuron_mf  1.0.0    5       4×     0.15 to 0.2")
+    assert " ".join(lines[3:5]).split() == trained.split()
+    assert lines[5].startswith("a_mf       1.0.0")
+
+
+def test_a_manifest_that_is_no_text_is_listed_as_damaged(two: list[Path]) -> None:
+    manifest = two[0] / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"An average", b"An \xff\xfeverage"))
+    where, text = console(terminal=False)
+    print_models(two, where)
+    _, first, second = text.getvalue().splitlines()
+    assert "damaged" in first
+    assert second.startswith("b_sf")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_card_does_not_command_the_terminal(tmp_path: Path, terminal: bool) -> None:
+    card = b"# small\n\n\x1b]0;mine\x07\x1b[2Jthe \x9b31mend\n".replace(b"\x9b", b"\xc2\x9b")
+    folder = package(tmp_path / "small", card=write_file(tmp_path / "card.md", card))
+    (tmp_path / "card.md").rename(folder / "card.md")
+    where, text = console(terminal)
+    print_model(read_package(folder), where)
+    assert "31mend" in text.getvalue()
+    for command in ("\x1b]", "\x1b[2J", "\x07", "\x9b"):
+        assert command not in text.getvalue()
 
 
 def test_a_damaged_model_does_not_hide_the_others(two: list[Path]) -> None:

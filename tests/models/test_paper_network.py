@@ -107,6 +107,31 @@ def test_one_frame_differs_only_where_frames_enter(
     assert own[f"{first}.weight_v"] == (32, 1, 3, 3)
 
 
+def test_one_frame_gives_what_the_network_of_five_gives_that_sees_only_that_one(
+    untrained: PaperNetwork, network: PaperNetwork
+) -> None:
+    # The original code's vectors have five frames. What they vouch for is put to use here: with
+    # kernels of zero for four frames, the network of five must be the network of one.
+    single = copy.deepcopy(untrained).eval()
+    own = single.state_dict()
+    for name, value in own.items():
+        value.copy_(torch.from_numpy(stand_in(name, tuple(value.shape))))
+    wide = copy.deepcopy(network).eval()
+    for name, value in wide.state_dict().items():
+        given = own[name]
+        if given.shape == value.shape:
+            value.copy_(given)
+            continue
+        # Outputs that are not there in the one have no length; their direction does not matter.
+        value.fill_(1.0 if name.endswith("weight_v") else 0.0)
+        value[: given.shape[0]] = 0.0
+        value[tuple(slice(length) for length in given.shape)] = given
+    window = np.random.default_rng(3).random((1, 5, 17, 23), np.float32)
+    expected = restore(single, window[:, :1])
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(restore(wide, window), expected, atol=1e-4)
+
+
 def test_any_height_and_width_from_one_frame(untrained: PaperNetwork) -> None:
     untrained.eval()
     window = np.random.default_rng(0).random((1, 1, 17, 23), np.float32)
