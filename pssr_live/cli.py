@@ -24,7 +24,7 @@ __all__ = ["app", "main"]
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 anything else; 2 usage; 3 source; 4 model; 5 engine; 6 storage; "
-    "7 address; 8 window."
+    "7 address; 8 window; 130 interrupted."
 )
 HELP = (
     "Restore undersampled confocal frames while the microscope runs.\n\n"

@@ -15,6 +15,7 @@ __all__ = [
     "SourceError",
     "StorageError",
     "UsageError",
+    "UserInterruptError",
     "WindowError",
 ]
 
@@ -87,3 +88,9 @@ class WindowError(PssrLiveError):
     """A viewer or review window cannot be opened."""
 
     exit_code = 8
+
+
+class UserInterruptError(PssrLiveError):
+    """Ctrl-C ended work that goes on from there when the same command is given again."""
+
+    exit_code = 130

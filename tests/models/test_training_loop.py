@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pssr_live.errors import PssrLiveError, StorageError, UsageError  # noqa: E402
+from pssr_live.errors import PssrLiveError, StorageError, UsageError, UserInterruptError  # noqa: E402
 from pssr_live_models.dataset import Batch  # noqa: E402
 from pssr_live_models.networks import LightUNet  # noqa: E402
 from pssr_live_models.training.loop import Loop, Stage, rate_at  # noqa: E402
@@ -81,8 +81,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> N
 
     interrupted = loop(tmp_path / "interrupted.pt")
     interrupted.consider()
-    with pytest.raises(PssrLiveError, match=r"step 3 of 12.*same command goes on"):
+    with pytest.raises(UserInterruptError, match=r"step 3 of 12.*same command goes on") as stopped:
         interrupted.advance(6, lambda step, _loss: step < 3)
+    assert stopped.value.exit_code == 130
     resumed = loop(tmp_path / "interrupted.pt")
     assert resumed.step == 3
     resumed.advance(3)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from pssr_live.errors import PssrLiveError
+from pssr_live.errors import PssrLiveError, UserInterruptError
 from pssr_live_models.dataset import Batch
 from pssr_live_models.training.checkpoint import Options, read_checkpoint, write_checkpoint
 from pssr_live_models.training.figures import Matched
@@ -191,8 +191,9 @@ class Loop:
         Raises
         ------
         PssrLiveError
-            The loss is no longer a number, or the training was interrupted; the checkpoint then
-            holds the last step.
+            The loss is no longer a number.
+        UserInterruptError
+            The training was interrupted; the checkpoint holds the last step.
         StorageError
             The checkpoint cannot be written.
         """
@@ -209,7 +210,7 @@ class Loop:
                     self.step += 1
                     if not on_step(self.step, losses[-1]):
                         self._save()
-                        raise PssrLiveError(
+                        raise UserInterruptError(
                             f"training interrupted at step {self.step} of {self.steps}",
                             "Ctrl-C was pressed",
                             "the same command goes on from there",
