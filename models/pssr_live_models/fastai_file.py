@@ -1,6 +1,7 @@
-"""Read what fastai 1 saved with PyTorch before 1.6, without executing anything from the file.
+"""Read what fastai 1 saved with any PyTorch, without executing anything from the file.
 
-Such a file is a chain of pickles followed by the tensors' bytes. The pickles are read by
+Before PyTorch 1.6 such a file is a chain of pickles followed by the tensors' bytes; since then it
+is a zip archive (`pssr_live_models.zip_file`). The pickles are read by
 `pssr_live_models.inert_pickle`; the tensors are views of the file.
 """
 
@@ -25,6 +26,7 @@ from pssr_live_models.inert_pickle import (
     StoredTensor,
     refuse,
 )
+from pssr_live_models.zip_file import read_zip
 
 __all__ = ["Saved", "read_saved", "state_dict"]
 
@@ -95,7 +97,7 @@ def read_saved(path: Path) -> Saved:
     Parameters
     ----------
     path : Path
-        File in the serialisation of PyTorch before 1.6.
+        File in the serialisation of PyTorch before 1.6 or since.
 
     Returns
     -------
@@ -115,11 +117,7 @@ def read_saved(path: Path) -> Saved:
         why = (isinstance(error, OSError) and error.strerror) or str(error)
         raise ModelError(f"weights {path}", why, "give the file of a learner") from error
     if bytes(content[:2]) == b"PK":
-        raise ModelError(
-            f"weights {path}",
-            "it is in the format of PyTorch 1.6 and later, and that of before is read",
-            "save the state dict with torch.save(..., _use_new_zipfile_serialization=False)",
-        )
+        return Saved(path, *read_zip(path, content))
     source = Source(content)
     if Interpreter(path).run(source) != _MAGIC or Interpreter(path).run(source) != _PROTOCOL:
         refuse(path, "it is not a file of PyTorch")

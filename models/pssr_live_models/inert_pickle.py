@@ -9,6 +9,7 @@ refused at once.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ _ALLOWED = {
     "_codecs encode",
     "functools partial",
     "numpy dtype",
+    "numpy._core.multiarray scalar",
     "numpy.core.multiarray scalar",
     "pathlib PosixPath",
     "pathlib WindowsPath",
@@ -156,21 +158,27 @@ class Interpreter:
     def run(self, source: Source) -> object:
         """Run to the pickle's end; give what it leaves."""
         try:
-            for done, (code, arg, _) in enumerate(
-                pickletools.genops(source)  # type: ignore[arg-type]
-            ):
-                if done == _MOST_OPERATIONS:
-                    raise ValueError(f"more than {done} operations")
-                if code.name in _CONSTANTS:
-                    self._stack.append(arg)
-                elif (step := _STEPS.get(code.name)) is not None:
-                    step(self, arg)
-                elif code.name not in _IDLE:
-                    raise ValueError(f"operation {code.name}")
+            with warnings.catch_warnings():
+                # Of escapes in texts of an operation that is then refused.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._follow(source)
             result: object = self._stack.pop()
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError) as error:
             refuse(self._path, f"it is no learner, or a damaged one ({str(error)[:100]})")
         return result
+
+    def _follow(self, source: Source) -> None:
+        for done, (code, arg, _) in enumerate(
+            pickletools.genops(source)  # type: ignore[arg-type]
+        ):
+            if done == _MOST_OPERATIONS:
+                raise ValueError(f"more than {done} operations")
+            if code.name in _CONSTANTS:
+                self._stack.append(arg)
+            elif (step := _STEPS.get(code.name)) is not None:
+                step(self, arg)
+            elif code.name not in _IDLE:
+                raise ValueError(f"operation {code.name}")
 
     def _push(self, item: object) -> None:
         self._stack.append(item)
@@ -272,9 +280,14 @@ class Interpreter:
         if kind == "module" and isinstance(what, Named):
             self._stack.append(what)
             return
-        key, _, count, view = rest
+        key, _, count, *view = rest  # a zip archive's storages have no views
         dtype = _DTYPES.get(what.name) if isinstance(what, Named) else None
-        if kind != "storage" or dtype is None or view is not None or not isinstance(key, str):
+        if (
+            kind != "storage"
+            or dtype is None
+            or view not in ([], [None])
+            or not isinstance(key, str)
+        ):
             raise TypeError("an unknown kind of storage")
         if type(count) is not int or count < 0:
             raise ValueError("a storage without a size")

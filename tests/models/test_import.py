@@ -38,6 +38,7 @@ from pssr_live_models.fastai_file import read_saved, state_dict  # noqa: E402
 from pssr_live_models.import_weights import import_package  # noqa: E402
 from pssr_live_models.inert_pickle import Record  # noqa: E402
 from pssr_live_models.learner import ImportedLearner, read_learner  # noqa: E402
+from tests.models.zip_files import in_zip_form  # noqa: E402
 
 CONFORMANCE = Path(__file__).parents[3] / "shared" / "conformance" / "paper_network"
 DO_Y = (b'do_yr"\x1e\x00\x00\x88', b'do_yr"\x1e\x00\x00\x89')
@@ -134,6 +135,18 @@ class TestPublishedWeights:
         learner = read_learner(weights_file, statistics)
         restored = restore(learner, original["x"])
         assert np.abs(restored - original["y_denormalised"]).max() <= 1e-4
+
+    def test_a_learner_of_a_newer_pytorch_is_the_same_one(
+        self, learner: ImportedLearner, learner_file: Path, tmp_path: Path
+    ) -> None:
+        file = in_zip_form(learner_file, tmp_path / "learner.pkl")
+        read = read_learner(file)
+        file.unlink()
+        assert read.training_statistics == learner.training_statistics
+        weights = read.network.state_dict()
+        for name, values in learner.network.state_dict().items():
+            assert torch.equal(values, weights[name])
+        assert len(weights) == 179
 
     def test_saved_weights_alone_ask_for_their_normalisation(self, weights_file: Path) -> None:
         with pytest.raises(ModelError, match="--mean and --std"):
@@ -561,10 +574,6 @@ class TestDamagedFiles:
         path = tmp_path / "weights.pth"
         path.write_bytes(content)
         assert says in self.refused(path)
-
-    def test_a_file_of_a_newer_pytorch_says_how_to_save_it(self, tmp_path: Path) -> None:
-        torch.save({"a": torch.ones(2)}, tmp_path / "new.pth")
-        assert "_use_new_zipfile_serialization=False" in self.refused(tmp_path / "new.pth")
 
     def test_a_missing_file_and_a_folder_are_refused(self, tmp_path: Path) -> None:
         assert "No such file" in self.refused(tmp_path / "missing.pkl")
