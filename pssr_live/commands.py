@@ -23,6 +23,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(view)
     app.command()(review)
     app.command()(restore)
+    app.command()(recover)
     app.command()(verify)
     app.command()(evaluate)
     app.command()(doctor)
@@ -41,11 +42,31 @@ def view(
     raise typer.Exit(_window("view")(endpoint))
 
 
-def review(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+def review(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one self-contained report instead of opening a window.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
     """Look at a run afterwards: raw and restored together, latency and losses."""
     from pssr_live.record.run_folder import RunFolder
 
     RunFolder.open(run)  # a wrong path is said so, also where no window opens
+    if html is not None:
+        from pssr_live.report import write_report
+
+        with progress_bar() as progress:
+            task = progress.add_task("reading planes", total=None)
+            write_report(
+                run,
+                html,
+                on_plane=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        typer.echo(f"report written to {html}")
+        return
     raise typer.Exit(_window("review")(run))
 
 
@@ -72,6 +93,39 @@ def restore(
             on_plane=lambda done, total: progress.update(task, completed=done, total=total),
         )
     typer.echo(f"{planes} planes restored to {out}")
+
+
+def recover(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the run's model is now; no other is taken.",
+            show_default="where it was in the run",
+        ),
+    ] = None,
+) -> None:
+    """Finish a run whose daemon was killed; may be interrupted and run again."""
+    from pssr_live.record.run_folder import RunFolder
+    from pssr_live.recover import recover as recover_run
+
+    with progress_bar() as progress:
+        task = progress.add_task("checking planes", total=None)
+        done = recover_run(
+            RunFolder.open(run),
+            lambda what, at, total: progress.update(
+                task, description=what, completed=at, total=total
+            ),
+            model=model,
+        )
+    if done is None:
+        typer.echo(f"nothing to do: {run} ended in order")
+    else:
+        typer.echo(
+            f"{run} is finished: {done.planes} raw and as many restored planes, "
+            f"{done.restored} of them restored now; {done.acknowledged} raw frames had no line "
+            "in the log"
+        )
 
 
 def verify(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:

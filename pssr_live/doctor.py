@@ -26,7 +26,7 @@ __all__ = ["engine_line", "engine_line_from", "examine"]
 
 _NEEDED = (
     "numpy", "openvino", "onnx", "pyzmq", "tifffile", "msgspec", "typer", "platformdirs",
-    "ruamel.yaml",
+    "ruamel.yaml", "filelock",
 )  # fmt: skip
 _EXTRAS = {
     "gui": (("PyQt5", "pyqtgraph"), "viewer and review windows"),

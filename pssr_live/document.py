@@ -11,9 +11,12 @@ from importlib.metadata import version
 from typing import Any
 
 import msgspec
+import numpy as np
+from msgspec import Struct
 
 from pssr_live import __version__
 from pssr_live.engine.base import EngineReport
+from pssr_live.errors import StorageError
 from pssr_live.frames import Tag
 from pssr_live.model import ModelPackage
 from pssr_live.record.log import StartRecord
@@ -21,7 +24,16 @@ from pssr_live.settings import RunSettings
 from pssr_live.source import StreamInfo
 from pssr_live.stream.wire import EngineCheck, EngineStatus, RefusedEngine
 
-__all__ = ["engine_event", "engine_report", "engine_status", "run_document", "start_record"]
+__all__ = [
+    "WhatRan",
+    "engine_event",
+    "engine_report",
+    "engine_status",
+    "run_document",
+    "start_record",
+    "stream_info",
+    "what_ran",
+]
 
 _LIBRARIES = ("numpy", "openvino", "pyzmq", "tifffile", "msgspec")
 
@@ -82,6 +94,64 @@ def run_document(
         },
         "summary": None,
     }
+
+
+class _Asked(Struct, frozen=True):
+    """The part of ``settings`` that says what restores."""
+
+    model: str
+    precision: str | None = None
+
+
+class _EngineRan(Struct, frozen=True):
+    """The part of ``engine`` that makes the same engine again."""
+
+    engine: str
+    device: str
+    precision: str
+    version: str
+
+
+class WhatRan(Struct, frozen=True):
+    """What restored in a run, as its ``run.json`` says.
+
+    Attributes
+    ----------
+    settings : struct
+        ``model`` and ``precision`` as they were asked for.
+    engine : struct
+        ``engine``, ``device``, ``precision`` and ``version`` of what really ran.
+    """
+
+    settings: _Asked
+    engine: _EngineRan
+
+
+def what_ran(document: dict[str, Any]) -> WhatRan:
+    """Read from ``run.json`` what restored in that run.
+
+    Raises
+    ------
+    StorageError
+        It does not say so.
+    """
+    try:
+        return msgspec.convert(document, WhatRan)
+    except msgspec.ValidationError as error:
+        raise _no_document(str(error)) from error
+
+
+def stream_info(document: dict[str, Any]) -> StreamInfo:
+    """Read from ``run.json`` what the source announced; raises as `what_ran`."""
+    try:
+        source = document["source"]
+        return StreamInfo(**{**source, "dtype": np.dtype(source["dtype"])})
+    except (KeyError, TypeError) as error:
+        raise _no_document(f"its source is not described ({error})") from error
+
+
+def _no_document(why: str) -> StorageError:
+    return StorageError("run.json cannot be used", why, "use one that nobody has edited")
 
 
 def start_record(

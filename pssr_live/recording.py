@@ -9,8 +9,6 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from pssr_live.counters import Counts, WarningLog
 from pssr_live.document import engine_event, engine_report, run_document, start_record
 from pssr_live.engine.base import EngineReport
@@ -19,10 +17,12 @@ from pssr_live.errors import PssrLiveError
 from pssr_live.frames import Frame, Restored
 from pssr_live.model import ModelPackage
 from pssr_live.offline import restore_planes
-from pssr_live.record.log import AcquisitionLog, RestoredEvent, StopRecord, iter_log
+from pssr_live.record.log import AcquisitionLog, StopRecord
+from pssr_live.record.mend_log import logged_latency_ms
 from pssr_live.record.planes import PlaneIndex, RawPlanes
 from pssr_live.record.recorder import RawRecorder, RestoredRecorder
-from pssr_live.record.run_folder import LatencyMs, RunFolder, Summary
+from pssr_live.record.run_folder import RunFolder, Summary
+from pssr_live.record.run_lock import RunLock
 from pssr_live.settings import RunSettings
 from pssr_live.sink import SinkQueue
 from pssr_live.source import StreamInfo
@@ -88,6 +88,9 @@ class Recording:
         planes = PlaneIndex()
         self._raw_planes = RawPlanes(self.folder.raw, info, planes)
         with ExitStack() as opened:
+            lock = RunLock(self.folder)
+            lock.take_if_possible()
+            opened.callback(lock.release)
             self.folder.write_run_json(self._document)
             self._log = AcquisitionLog(self.folder.log)
             opened.callback(self._log.close)
@@ -234,19 +237,13 @@ class Recording:
 
     def summary(self, counts: Counts) -> Summary:
         """Sum the run up; latencies are those of the whole run, read from the log."""
-        latencies = [
-            record.latency_ms
-            for record in iter_log(self.folder.log)
-            if isinstance(record, RestoredEvent) and record.latency_ms is not None
-        ]
-        p50, p99 = np.percentile(latencies, [50, 99]).tolist() if latencies else (None, None)
         return Summary(
             frames_received=counts.received,
             frames_recorded=self.frames_recorded,
             frames_restored=self._restored.committed,
             frames_skipped_live=counts.skipped,
             frames_lost_at_source=counts.lost,
-            latency_ms=LatencyMs(p50, p99),
+            latency_ms=logged_latency_ms(self.folder.log),
         )
 
     def write_end(self, summary: Summary, reason: str, errors: list[str]) -> None:

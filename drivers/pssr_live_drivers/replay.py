@@ -160,7 +160,7 @@ class RecordedMovie:
                 raise SourceError(
                     f"{movie.name}, plane {number}",
                     f"its frame number {index} follows {last_index}",
-                    "repair the stack with `pssr-live recover`",
+                    "give a stack whose frame numbers rise",
                 )
             last_index = index
             pixels = to_frame(movie.read(position), dtype, f"{movie.name}, frame {index}")

@@ -16,10 +16,12 @@ from pssr_live.source import StreamInfo
 
 __all__ = [
     "StackDescription",
+    "described",
     "finished_xml",
     "raw_stack",
     "reserved_xml",
     "restored_stack",
+    "size_t_digits",
     "truth_stack",
 ]
 
@@ -165,9 +167,21 @@ def reserved_xml(stack: StackDescription) -> tuple[bytes, int]:
     body, end = text.removesuffix("</OME>"), "</OME>\0"
     size = max(RESERVED, -(-(len(body) + len(end)) // 4096) * 4096)
     xml = (body + end.rjust(size - len(body))).encode("ascii")
-    digits_at = re.search(rb'<Pixels [^>]*?SizeT="(\d)', xml)
-    assert digits_at is not None
-    return xml, digits_at.start(1)
+    return xml, size_t_digits(xml)
+
+
+def size_t_digits(xml: bytes) -> int:
+    """Find where the ten digits of SizeT stand in what `reserved_xml` made.
+
+    Raises
+    ------
+    ValueError
+        They are not there.
+    """
+    found = re.search(rb'<Pixels [^>]*?SizeT="(\d{%d})"' % SIZE_T_DIGITS, xml)
+    if found is None:
+        raise ValueError("its OME-XML does not count planes")
+    return found.start(1)
 
 
 def finished_xml(
@@ -197,6 +211,64 @@ def finished_xml(
         for plane, time_ns in enumerate(times_ns)
     )
     return text.replace("<!--planes-->", planes, 1).encode("ascii") + b"\0"
+
+
+def described(xml: bytes) -> StackDescription:
+    """Read back what a stack is from what `reserved_xml` made.
+
+    Parameters
+    ----------
+    xml : bytes
+        As it stands in the file.
+
+    Returns
+    -------
+    StackDescription
+        From which the same OME-XML is made again.
+
+    Raises
+    ------
+    ValueError
+        It is no OME-XML of this program.
+    """
+    space = {"ome": NAMESPACE}
+    try:
+        root = ET.fromstring(xml.rstrip(b"\0"))
+    except ET.ParseError as error:
+        raise ValueError(f"its OME-XML is damaged ({error})") from error
+    pixels = root.find("ome:Image/ome:Pixels", space)
+    channel = root.find("ome:Image/ome:Pixels/ome:Channel", space)
+    if pixels is None or channel is None:
+        raise ValueError("its OME-XML has no pixels")
+    said = pixels.attrib
+    dtypes = {word: dtype for dtype, word in TYPES.items()}
+    try:
+        bits, size, seconds = (
+            said.get(key) for key in ("SignificantBits", "PhysicalSizeX", "TimeIncrement")
+        )
+        acquired = datetime.fromisoformat(
+            root.findtext("ome:Image/ome:AcquisitionDate", "", space)
+        ).replace(tzinfo=UTC)
+        return StackDescription(
+            name=root.findall("ome:Image", space)[0].attrib["Name"],
+            description=root.findtext("ome:Image/ome:Description", "", space),
+            height=int(said["SizeY"]),
+            width=int(said["SizeX"]),
+            dtype=np.dtype(dtypes[said["Type"]]),
+            bits=None if bits is None else int(bits),
+            pixel_size_um=None if size is None else float(size),
+            interval_ms=None if seconds is None else float(seconds) * 1e3,
+            channel=channel.get("Name", ""),
+            acquired=acquired,
+            annotations={
+                entry.attrib["K"]: entry.text or ""
+                for entry in root.iterfind(
+                    ".//ome:MapAnnotation[@Namespace='pssr-live/run']/ome:Value/ome:M", space
+                )
+            },
+        )
+    except KeyError as error:
+        raise ValueError(f"its OME-XML lacks {error}") from error
 
 
 def _document(

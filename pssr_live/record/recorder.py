@@ -192,6 +192,10 @@ class RestoredRecorder:
         When the acquisition started; with a time zone.
     annotations : mapping of str to str
         What to keep with the pixels besides the model and the engine: the run id.
+    stack : StackWriter, optional
+        The stack to go on with; by default the first frame makes it.
+    logged : mapping of int to RestoredEvent, optional
+        What the log says already, by plane; it is not said twice.
     """
 
     def __init__(
@@ -203,6 +207,8 @@ class RestoredRecorder:
         model: Manifest,
         started: datetime,
         annotations: Mapping[str, str],
+        stack: StackWriter | None = None,
+        logged: Mapping[int, RestoredEvent] | None = None,
     ) -> None:
         self._folder = folder
         self._log = log
@@ -211,7 +217,8 @@ class RestoredRecorder:
         self._started = started
         self._annotations = annotations
         self._restored = 0
-        self._stack: StackWriter | None = None
+        self._stack = stack
+        self._logged = logged or {}
 
     @property
     def restored(self) -> int:
@@ -236,13 +243,19 @@ class RestoredRecorder:
             The disk does not take it, or its raw frame will never be recorded.
         """
         plane = self._planes.position(item.index)
-        info = PlaneInfo(item.index, item.t_source_ns, item.edge, item.complete, item.live)
+        crc, known = crc32(item.pixels), self._logged.get(plane)
+        if known and (known.crc32, known.edge, known.complete) != (crc, item.edge, item.complete):
+            known = None
+        live = known.live if known else item.live
+        info = PlaneInfo(item.index, item.t_source_ns, item.edge, item.complete, live)
         if self._stack is None:
             annotations = {**self._annotations, "engine": item.engine}
             stack = restored_stack(self._info, self._model, self._started, annotations)
             self._stack = StackWriter(self._folder.restored, stack)
         self._stack.put(plane, item.pixels, info)
         self._restored += 1
+        if known:
+            return
         self._log.write(
             RestoredEvent(
                 index=item.index,
@@ -253,7 +266,7 @@ class RestoredRecorder:
                 edge=item.edge,
                 complete=item.complete,
                 live=item.live,
-                crc32=crc32(item.pixels),
+                crc32=crc,
             )
         )
 

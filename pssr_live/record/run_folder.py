@@ -170,6 +170,11 @@ class RunFolder:
         """Settings asked, what ran, and at the end the summary."""
         return self.path / "run.json"
 
+    @property
+    def lock(self) -> Path:
+        """Locked while the run goes on; see `RunLock`."""
+        return self.path / "running.lock"
+
     def write_run_json(self, document: Mapping[str, Any]) -> None:
         """Write ``run.json``; a reader sees the old or the new one, never a part.
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -29,6 +30,9 @@ from pssr_live.record.ome_xml import (
     reserved_xml,
 )
 from pssr_live.record.plane_table import PlaneInfo, PlaneTable, Waiting, WaitingPlanes
+
+if TYPE_CHECKING:
+    from pssr_live.record.stored import Slot, StoredStack
 
 __all__ = ["PlaneInfo", "StackWriter"]
 
@@ -65,21 +69,12 @@ class StackWriter:
     """
 
     def __init__(self, path: Path, stack: StackDescription) -> None:
-        self.path = path
-        self._stack = stack
-        self._dtype = stack.dtype.newbyteorder("<")
-        self._waiting = WaitingPlanes()
-        self._planes = PlaneTable()
-        self._link_at = FIRST_LINK_AT
-        self._description_at = 0
-        self._xml, digits_at = reserved_xml(stack)
-        self._xml_at = len(HEADER)
+        xml, digits_at = reserved_xml(stack)
+        xml_at = len(HEADER)
         # SIGKILL can cut a write at a boundary of memory pages; these digits must not be cut.
-        if (self._xml_at + digits_at) % PAGE > PAGE - SIZE_T_DIGITS:
-            self._xml_at += len(HEADER)
-        self._size_t_at = self._xml_at + digits_at
-        self._end = _round_up(self._xml_at + len(self._xml))
-        self._size = 0
+        if (xml_at + digits_at) % PAGE > PAGE - SIZE_T_DIGITS:
+            xml_at += len(HEADER)
+        self._begin(path, stack, xml, xml_at, xml_at + digits_at)
         with self._storing():
             self._file = create_file(path)
             try:
@@ -88,6 +83,55 @@ class StackWriter:
             except OSError:
                 self._file.close()
                 raise
+
+    def _begin(
+        self, path: Path, stack: StackDescription, xml: bytes, xml_at: int, size_t_at: int
+    ) -> None:
+        self.path = path
+        self._stack = stack
+        self._dtype = stack.dtype.newbyteorder("<")
+        self._waiting = WaitingPlanes()
+        self._planes = PlaneTable()
+        self._link_at = FIRST_LINK_AT
+        self._description_at = 0
+        self._xml = xml
+        self._xml_at = xml_at
+        self._size_t_at = size_t_at
+        self._end = round_up(xml_at + len(xml))
+        self._size = 0
+
+    @classmethod
+    def resume(cls, stored: StoredStack, planes: Mapping[int, Slot]) -> StackWriter:
+        """Go on with a stack whose process has died.
+
+        Parameters
+        ----------
+        stored : StoredStack
+            What its file holds.
+        planes : mapping of int to Slot
+            Where the planes are that the stack keeps, by their number; no others are in it
+            from now on. Their pixels are not touched. All slots have an ``info``.
+
+        Returns
+        -------
+        StackWriter
+            New planes go behind the last one that is kept.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be changed. What was committed and is kept stays readable.
+        """
+        writer = cls.__new__(cls)
+        writer._begin(stored.path, stored.description, stored.xml, stored.xml_at, stored.size_t_at)
+        with writer._storing():
+            writer._file = open_file(stored.path)
+            try:
+                writer._take_up(stored, planes)
+            except BaseException:
+                writer._file.close()
+                raise
+        return writer
 
     @property
     def committed(self) -> int:
@@ -133,11 +177,11 @@ class StackWriter:
         data = np.ascontiguousarray(pixels, self._dtype).reshape(-1).view(np.uint8).data
         with self._storing():
             pixels_at = self._end
-            at = _round_up(pixels_at + len(data))
-            next_at, content = self._directory(position == 0, at, info)
+            at = round_up(pixels_at + len(data))
+            next_at, content = self._directory(position == 0, pixels_at, at, info)
             self._write(pixels_at, data)
             self._write(at, content)
-            self._end = _round_up(at + len(content))
+            self._end = round_up(at + len(content))
             self._waiting.add(position, Waiting(at, next_at, info))
             self._reach_ahead(len(data))
             self._link()
@@ -185,6 +229,30 @@ class StackWriter:
                 "restore the raw stack again with `pssr-live restore`",
             )
 
+    def _take_up(self, stored: StoredStack, planes: Mapping[int, Slot]) -> None:
+        """Link the planes that are kept, in an order in which a reader never misses one."""
+        self._size = stored.size
+        kept = sorted(planes.items())
+        prefix = sum(position == number for number, (position, _) in enumerate(kept))
+        # SizeT must not be larger than the number of pages at any moment: it goes first.
+        self._write(self._size_t_at, b"%0*d" % (SIZE_T_DIGITS, max(1, min(stored.size_t, prefix))))
+        for position, slot in kept:
+            assert slot.info is not None
+            next_at, description_at = slot.next_at, slot.description_at
+            if not slot.whole or (position == 0 and not description_at):
+                next_at, content = self._directory(
+                    position == 0, slot.pixels_at, slot.directory_at, slot.info
+                )
+                self._write(slot.directory_at, content)
+            elif position == 0:
+                self._description_at = description_at
+                pointer = struct.pack("<QQ", len(self._xml), self._xml_at)
+                self._write(description_at, pointer)
+            self._waiting.add(position, Waiting(slot.directory_at, next_at, slot.info))
+            self._end = max(self._end, slot.directory_at + BLOCK)
+        self._link()
+        self._write(self._link_at, struct.pack("<Q", 0))
+
     def _finish(self) -> None:
         xml = finished_xml(self._stack, self._planes.times_ns, self._planes.notes())
         at = self._end
@@ -215,7 +283,9 @@ class StackWriter:
         if linked:
             self._write(self._size_t_at, b"%0*d" % (SIZE_T_DIGITS, self.committed))
 
-    def _directory(self, first: bool, at: int, info: PlaneInfo) -> tuple[int, bytes]:
+    def _directory(
+        self, first: bool, pixels_at: int, at: int, info: PlaneInfo
+    ) -> tuple[int, bytes]:
         """Make a plane's directory; also return where the link to the next one goes."""
         stack = self._stack
         tags = {
@@ -224,7 +294,7 @@ class StackWriter:
             258: _number(SHORT, stack.dtype.itemsize * 8),
             259: _number(SHORT, 1),  # not compressed
             262: _number(SHORT, 1),  # black is zero
-            273: _number(LONG8, self._end),
+            273: _number(LONG8, pixels_at),
             277: _number(SHORT, 1),
             278: _number(LONG, stack.height),  # one strip
             279: _number(LONG8, stack.height * stack.width * stack.dtype.itemsize),
@@ -279,9 +349,15 @@ def create_file(path: Path) -> FileIO:
     return path.open("xb", buffering=0)
 
 
+def open_file(path: Path) -> FileIO:
+    """Open a file that exists for changes in place, without a buffer."""
+    return path.open("r+b", buffering=0)
+
+
 def _number(kind: int, value: int) -> tuple[int, bytes]:
     return kind, struct.pack({SHORT: "<H", LONG: "<I", LONG8: "<Q"}[kind], value)
 
 
-def _round_up(offset: int) -> int:
+def round_up(offset: int) -> int:
+    """Go on to where a plane or a directory may begin."""
     return -(-offset // BLOCK) * BLOCK

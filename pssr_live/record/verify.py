@@ -112,7 +112,9 @@ class _Verification:
                 self._folder.restored, None, f"has {restored} planes, the raw stack has {raw}"
             )
         if not self._ended:
-            self._notes.append("the run did not end in order, or is still running")
+            self._notes.append(
+                "the run did not end in order (`pssr-live recover` finishes it) or is still running"
+            )
         return VerifyReport(raw, restored, self._ended, tuple(self._problems), tuple(self._notes))
 
     def _raw_stack(self) -> int:
@@ -139,9 +141,14 @@ class _Verification:
         self._unlogged(path, set(range(planes)) - logged, planes)
         beyond = sorted(plane for plane in logged if plane >= planes)
         if beyond and planes not in logged:
+            do = (
+                "`pssr-live restore` makes the whole stack from the raw one"
+                if self._ended
+                else "`pssr-live recover` restores it"
+            )
             self._notes.append(
                 f"{path.name}: {len(beyond)} restored planes wait for plane {planes}, which was "
-                "not restored; `pssr-live restore` makes the whole stack from the raw one"
+                f"not restored; {do}"
             )
         else:
             for plane in beyond:
@@ -159,7 +166,8 @@ class _Verification:
                     self._progress(self._checked, len(self._frames) + len(self._restored))
                 return len(stack)
         except StorageError as error:
-            if records:
+            # As long as the first plane is missing, the others wait for it.
+            if any(record.plane == 0 for record in records):
                 self._problem(path, None, error.why)
             return 0
 
