@@ -68,6 +68,8 @@ class StackReader:
         except UNREADABLE as error:
             raise self._unreadable(str(error)) from error
         try:
+            if not len(self._file.pages):
+                raise self._unreadable("it is cut before its first page")
             first = self._page(0)
             if len(first.shape) != 2 or first.dtype is None:
                 raise self._unreadable(f"its pages have shape {first.shape}")

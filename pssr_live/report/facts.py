@@ -14,9 +14,20 @@ from pssr_live.evaluate.report import Evaluation
 from pssr_live.record.run_folder import LatencyMs, RunFolder, Summary
 from pssr_live.report.run_log import RunLog
 
-__all__ = ["Check", "EnginePart", "ModelPart", "Refused", "RunFacts", "flattened"]
+__all__ = [
+    "RECOVERED",
+    "Check",
+    "EnginePart",
+    "ModelPart",
+    "Refused",
+    "RunFacts",
+    "flattened",
+]
 
 T = TypeVar("T")
+
+RECOVERED = "recovered"
+"""What ``pssr-live recover`` gives as the reason why a run ended."""
 
 
 class ModelPart(msgspec.Struct):
@@ -94,7 +105,7 @@ class RunFacts:
     engine : EnginePart or None
         What really ran.
     started, stopped : datetime or None
-        With time zone; `stopped` only of a run that ended in order.
+        With time zone; `stopped` only of a run that has an end.
     reason : str
         Why the run ended.
     errors : list of str
@@ -116,7 +127,7 @@ class RunFacts:
         self.notes: list[str] = []
         self.log = RunLog(folder.log)
         if self.log.damage:
-            self.notes.append(f"The log is damaged, and is used up to there: {self.log.damage}")
+            self.notes.append(f"the log is damaged and was read up to there: {self.log.damage}")
         start, stop = self.log.start, self.log.stop
         document = self._document(folder)
         self.model: ModelPart | None = None
@@ -139,7 +150,8 @@ class RunFacts:
             self._summary = document.summary or self._summary
         elif start is not None:
             self.model = ModelPart(start.model, start.model_version, start.model_sha256)
-            self.engine = self._converted(start.engine_report, EnginePart, folder.log.name)
+            if start.engine_report:
+                self.engine = self._converted(start.engine_report, EnginePart, folder.log.name)
             kept = ("source", "height", "width", "dtype", "bits", "pixel_size_um", "interval_ms",
                     "channel")  # fmt: skip
             self.source = {name: getattr(start, name) for name in kept}
@@ -150,8 +162,13 @@ class RunFacts:
 
     @property
     def ended(self) -> bool:
-        """The run ended in order."""
+        """The run has an end: it stopped in order, or was recovered afterwards."""
         return self._summary is not None
+
+    @property
+    def recovered(self) -> bool:
+        """The daemon died, and ``pssr-live recover`` finished the run."""
+        return self.ended and self.reason == RECOVERED
 
     def summary(self, raw_planes: int, restored_planes: int) -> Summary:
         """Return the run in numbers; those of an unfinished run are counted from what is there.
@@ -178,7 +195,9 @@ class RunFacts:
         try:
             return self._converted(folder.read_run_json(), _Document, folder.run_json.name)
         except StorageError as error:
-            self.notes.append(f"{folder.run_json.name} cannot be read: {error.why}")
+            # Without the path: a report is mailed.
+            why = f"cannot be read: {error.why}" if folder.run_json.exists() else "is missing"
+            self.notes.append(f"{folder.run_json.name} {why}")
             return None
 
     def _evaluation(self, folder: RunFolder) -> Evaluation | None:

@@ -13,7 +13,7 @@ from pssr_live import __version__
 from pssr_live.errors import StorageError, UsageError
 from pssr_live.evaluate.report import METRICS, Evaluation, Mean
 from pssr_live.record.run_folder import RunFolder, Summary
-from pssr_live.report.facts import RunFacts, flattened
+from pssr_live.report.facts import RECOVERED, RunFacts, flattened
 from pssr_live.report.pictures import examples
 from pssr_live.report.plots import plot_psnr, plot_run
 from pssr_live.report.run_log import EventRow, RunLog, frames_of
@@ -93,6 +93,8 @@ def _check(out: Path) -> None:
             f"{' and '.join(missing)} not installed",
             'pip install "pssr-live[report]"',
         )
+    if not out.parent.is_dir():
+        raise _unwritable(out, "there is no such folder")
 
 
 def _page(*, facts: RunFacts, log: RunLog, **values: Any) -> str:
@@ -127,7 +129,7 @@ def _page(*, facts: RunFacts, log: RunLog, **values: Any) -> str:
         written=datetime.now().astimezone(),
         warnings=log.warnings.most_common()[:WARNINGS],
         more_warnings=max(0, len(log.warnings) - WARNINGS),
-        events=[_event(row, log) for row in log.rows],
+        events=[_event(row, facts) for row in log.rows],
         settings=list(flattened(settings)),
         source=list(flattened(source)),
         metadata=_metadata(facts),
@@ -144,9 +146,11 @@ def _summary_rows(summary: Summary, facts: RunFacts) -> list[tuple[str, str, str
     """Say the run in numbers: what, how many, and a remark."""
     log, latency = facts.log, summary.latency_ms
     gaps = [(gap.first_index, gap.last_index) for gap in log.lost]
-    least = "" if facts.ended else "at least: counted from what is in the folder"
+    least = "at least: counted from what is in the folder"
+    if facts.ended and not facts.recovered:
+        least = ""
     whole = summary.frames_restored == summary.frames_recorded
-    behind = f"{_number(summary.frames_recorded - summary.frames_restored)} raw frames have none"
+    behind = summary.frames_recorded - summary.frames_restored
     live, _ = log.latencies()
     return [
         ("Frames received", _number(summary.frames_received), least),
@@ -154,13 +158,15 @@ def _summary_rows(summary: Summary, facts: RunFacts) -> list[tuple[str, str, str
         (
             "Frames restored",
             _number(summary.frames_restored),
-            "one for each raw frame" if whole else behind,
+            "one for each raw frame" if whole else f"missing for {_frames(behind)}",
         ),
         ("Restored live", _number(live.size), ""),
         (
             "Skipped live",
             _number(summary.frames_skipped_live),
-            "restored afterwards, from the raw stack" if summary.frames_skipped_live else "",
+            "restored afterwards, from the raw stack"
+            if summary.frames_skipped_live and whole
+            else "",
         ),
         ("Lost at the source", _number(summary.frames_lost_at_source), ""),
         ("Gaps", _number(len(gaps)), frames_of(gaps) if gaps else ""),
@@ -173,8 +179,10 @@ def _summary_rows(summary: Summary, facts: RunFacts) -> list[tuple[str, str, str
     ]
 
 
-def _event(row: EventRow, log: RunLog) -> tuple[str, str, str]:
-    after = log.after_start_s(row.t_host_ns)
+def _event(row: EventRow, facts: RunFacts) -> tuple[str, str, str]:
+    after = facts.log.after_start_s(row.t_host_ns)
+    if facts.recovered and row.kind in (RECOVERED, "stop"):
+        after = None  # by the clock of the computer that recovered it
     times = f" ({_number(row.count)} times)" if row.count > 1 else ""
     return ("" if after is None else f"{after:.2f}", row.kind, row.text + times)
 
@@ -201,19 +209,29 @@ def _write(out: Path, content: str) -> None:
         temporary.replace(out)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"the report cannot be written to {out}",
-            error.strerror or str(error),
-            "choose a file in a folder that you may write to",
-        ) from error
+        raise _unwritable(out, error.strerror or str(error)) from error
+
+
+def _unwritable(out: Path, why: str) -> StorageError:
+    return StorageError(
+        f"the report cannot be written to {out}",
+        why,
+        "choose a file in a folder that you may write to",
+    )
 
 
 def _when(time: datetime) -> str:
-    return time.isoformat(" ", "seconds")
+    text = time.isoformat(" ", "seconds")
+    # Apart, the hours that the zone is ahead are not read as part of the time.
+    return text if time.tzinfo is None else f"{text[:19]} {text[19:]}"
 
 
 def _number(number: int) -> str:
     return f"{number:,}".replace(",", "\u202f")
+
+
+def _frames(count: int) -> str:
+    return f"{_number(count)} raw frame{'' if count == 1 else 's'}"
 
 
 def _milliseconds(value: float | None) -> str:

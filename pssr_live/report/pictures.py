@@ -243,23 +243,29 @@ def _levels(stacks: Stacks, planes: Iterable[int]) -> tuple[float, float]:
 
 
 def _region(stacks: Stacks, plane: int) -> _Region:
-    """Find the square with most contrast, among those that overlap by half."""
+    """Find the square with most contrast, among those that overlap by half.
+
+    Large frames are not searched at their rim, where restoration lacks neighbours.
+    """
     height, width = stacks.size
     edges = min(DETAIL, height), min(DETAIL, width)
-    regions = [
-        _Region(row, column, *edges)
-        for row in range(0, height - edges[0] + 1, DETAIL // 2)
-        for column in range(0, width - edges[1] + 1, DETAIL // 2)
-    ]
+    rows, columns = (
+        range(rim, side - edge - rim + 1, DETAIL // 2)
+        for side, edge in zip((height, width), edges, strict=True)
+        for rim in [DETAIL // 2 if side >= 2 * DETAIL else 0]
+    )
+    regions = [_Region(row, column, *edges) for row in rows for column in columns]
     found = _clearest(stacks, plane)
     if found is None:
         return regions[len(regions) // 2]
     kind, pixels = found
     scale = stacks.scale(kind)
-    return max(
-        regions,
-        key=lambda region: float(np.nan_to_num(pixels[region.slices(scale)].std(dtype=np.float64))),
-    )
+
+    def contrast(region: _Region) -> float:
+        return float(np.nan_to_num(pixels[region.slices(scale)].std(dtype=np.float64)))
+
+    with np.errstate(invalid="ignore"):  # pixels of recordings need not be finite
+        return max(regions, key=contrast)
 
 
 def _picture(
@@ -289,7 +295,9 @@ def _picture(
 
 def _grey(pixels: Pixels, levels: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = levels
-    shares: NDArray[np.float32] = (pixels.astype(np.float32) - low) / (high - low)
+    # A scale that is smaller than any float32 shows black and white, and no warning.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        shares: NDArray[np.float32] = (pixels.astype(np.float32) - low) / (high - low)
     return np.asarray(np.clip(np.nan_to_num(shares), 0, 1) * 255 + 0.5, np.uint8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,6 @@ def plot_run(log: RunLog, latency: LatencyMs, intensities: Intensities) -> str:
         _lanes(lanes, log)
         _intensity(bottom, log, intensities)
         bottom.set_xlabel(log.axis(np.zeros(1, np.int64))[1])
-        figure.align_ylabels()
         return _uri(figure)
 
 
@@ -114,13 +114,13 @@ def plot_psnr(evaluation: Evaluation) -> str:
         axes.set(xlabel="frame", ylabel="PSNR, dB")
         axes.set_title("PSNR against ground truth, intensities matched")
         axes.locator_params(axis="x", integer=True)
-        figure.legend(loc="outside lower left", ncols=3)
+        if evaluation.methods:
+            figure.legend(loc="outside lower left", ncols=3)
         return _uri(figure)
 
 
 def _latency(axes: Axes, log: RunLog, latency: LatencyMs) -> None:
-    axes.set_title("Latency of frames restored live")
-    axes.set_ylabel("ms")
+    axes.set_title("Latency of frames restored live, ms")
     indices, found = log.latencies()
     if not indices.size:
         axes.text(0.5, 0.5, "no frame was restored live", ha="center", transform=axes.transAxes)
@@ -164,8 +164,7 @@ def _lanes(axes: Axes, log: RunLog) -> None:
 
 
 def _intensity(axes: Axes, log: RunLog, intensities: Intensities) -> None:
-    axes.set_title("Mean intensity of whole frames")
-    axes.set_ylabel("DN")
+    axes.set_title("Mean intensity of whole frames, DN")
     indices = np.array([log.index(plane) for plane in intensities.planes], np.int64)
     times, _ = log.axis(indices)
     marker = "o" if indices.size <= DOTS else ""
@@ -195,6 +194,9 @@ def _plain(name: str) -> str:
 
 def _uri(figure: Figure) -> str:
     file = io.BytesIO()
-    # No date, so that the same run gives the same plot.
-    figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # Of a name in a script that the font lacks; the table beside the plot has it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        # No date, so that the same run gives the same plot.
+        figure.savefig(file, format="svg", dpi=150, metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

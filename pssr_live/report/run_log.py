@@ -104,7 +104,7 @@ class RunLog:
                 self._take(record)
         except StorageError as error:
             # What was read before is worth reporting.
-            self.damage = str(error)
+            self.damage = str(error).replace(str(path), path.name)
 
     def __len__(self) -> int:
         """Raw frames that the log acknowledges."""

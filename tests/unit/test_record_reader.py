@@ -98,6 +98,15 @@ def test_a_file_that_is_no_stack_is_an_error(tmp_path: Path, content: bytes | No
         StackReader(path)
 
 
+@pytest.mark.parametrize("size", [17, 300, 9000])
+def test_a_stack_cut_before_its_first_page_is_an_error(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "raw.ome.tif"
+    writer(path, 5).close(5)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(StorageError, match=r"cannot be read as a stack: it is cut before"):
+        StackReader(path)
+
+
 def test_colours_and_stacks_without_pages_are_refused(tmp_path: Path) -> None:
     colour = tmp_path / "colour.tif"
     tifffile.imwrite(colour, np.zeros((8, 8, 3), "uint8"), photometric="rgb")
