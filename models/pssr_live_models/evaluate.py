@@ -53,6 +53,7 @@ that stood still could give."""
 
 RECORDED_PHOTONS = (10.0, 100.0)
 DIM = f", {RECORDED_PHOTONS[0]:g} photons"
+"""How the lines end that the summary is made of."""
 
 
 class Restorer:
@@ -224,7 +225,9 @@ def report(
     }
     seeds = f"seeds {FIRST_EVALUATION_SEED} to {FIRST_EVALUATION_SEED + movies - 1}"
     parts = [
-        summary_table(own, simulated, {what: of for what, of in unknown.items() if DIM in what}),
+        summary_table(
+            own, simulated, {what: of for what, of in unknown.items() if what.endswith(DIM)}
+        ),
         long_table(f"Unseen simulated movies of {size}×{size} pixels, {seeds}", simulated),
     ]
     if unknown:

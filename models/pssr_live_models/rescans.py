@@ -26,7 +26,7 @@ AUGMENTATION = Augmentation(rotation_deg=45.0, zoom=1.3, dimming=0.5)
 """Wider than for one laboratory's own movies: pixel sizes differ."""
 
 _EVERY = 4
-"""One movie in so many is scanned again; to find the brightness of all takes minutes."""
+"""One movie in so many is scanned again: to find its brightness, all of it has to be read."""
 _STILL = 4
 """One of so many stands still, as a fixed sample does."""
 

@@ -40,10 +40,6 @@ def movies() -> dict[Preset, list[Movie]]:
     }
 
 
-def own_preset(package: ModelPackage) -> Preset:
-    return "neuron" if package.manifest.name.startswith("neuron") else "u2os"
-
-
 def onnxruntime_runs(package: ModelPackage, values: NDArray[np.float32]) -> NDArray[np.float32]:
     onnxruntime = pytest.importorskip("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -115,7 +111,7 @@ def test_unseen_simulated_movies_are_restored_better_than_by_what_costs_nothing(
     package: ModelPackage, restorer: evaluate.Restorer, movies: dict[Preset, list[Movie]]
 ) -> None:
     methods = {**evaluate.baselines(), "model": restorer}
-    found = evaluate.evaluate_movies(iter(movies[own_preset(package)]), methods)
+    found = evaluate.evaluate_movies(iter(movies[evaluate.own_preset(package)]), methods)
     model = found.pop("model")
     if package.manifest.window_length == 1:
         del found["five-frame average, bilinear"]
@@ -148,7 +144,7 @@ def test_shorter_arithmetic_costs_little(
     movies: dict[Preset, list[Movie]],
 ) -> None:
     methods = {"fp32": restorer, precision: evaluate.Restorer(package, precision)}
-    found = evaluate.evaluate_movies(iter(movies[own_preset(package)]), methods)
+    found = evaluate.evaluate_movies(iter(movies[evaluate.own_preset(package)]), methods)
     drop = found["fp32"].psnr - found[precision].psnr
     assert drop.max() <= (0.3 if precision == "int8" else 0.1)
 
